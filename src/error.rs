@@ -1,0 +1,281 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no token.
+///
+/// No text in it holds a secret or a user name: what it quotes of the server's answer is cut to 256 characters, stripped
+/// of control characters and scrubbed of everything secret in the grant.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is unusable. Comes only from [`Builder::build`](crate::Builder::build) and
+    /// [`Authenticator::new`](crate::Authenticator::new), before any I/O.
+    Config(ConfigError),
+    /// The token endpoint was not reached, or gave no whole answer in time. The ureq error is the
+    /// [`source`](std::error::Error::source).
+    Transport(Arc<ureq::Error>),
+    /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will not help.
+    Rejected {
+        /// The HTTP status code.
+        status: u16,
+        /// The error code of RFC 6749 section 5.2, such as `invalid_client`, where the server gave one.
+        code: Option<String>,
+        /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else `name`, else plain text.
+        /// For 404 and 405 also the URL that was asked, and the setting that changes it.
+        description: Option<String>,
+    },
+    /// The server can't answer now: 408, 429 or any 5xx status.
+    Unavailable {
+        /// The HTTP status code.
+        status: u16,
+        /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3), at most 1 h.
+        retry_after: Option<Duration>,
+    },
+    /// The server answered, but not with a usable token.
+    InvalidResponse(InvalidResponse),
+}
+
+/// Which setting is unusable, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The URL of [`Environment::Custom`](crate::Environment::Custom).
+    BaseUrl(&'static str),
+    /// [`Builder::token_path`](crate::Builder::token_path).
+    TokenPath(&'static str),
+    /// [`Builder::timeout`](crate::Builder::timeout).
+    Timeout(&'static str),
+    /// [`Builder::capacity`](crate::Builder::capacity).
+    Capacity(&'static str),
+    /// What [`Builder::http`](crate::Builder::http) configured.
+    Http(&'static str),
+}
+
+/// Why an answer is not a usable token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidResponse {
+    /// A status that is neither a success nor an error. Redirects are among them: they are refused, so that credentials
+    /// never travel to another host.
+    Status(u16),
+    /// The body as a whole: empty, too large, no JSON object…
+    Body(&'static str),
+    /// A field that is missing, stands twice, or holds what can't be used.
+    Field {
+        /// `access_token`, `expires` or `token_type`.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The token was over when it arrived.
+    Expired,
+}
+
+impl Error {
+    /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
+    /// [`Transport`](Self::Transport) unless it is about a certificate or a setting.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Transport(error) => match &**error {
+                // A TLS library's error text is the one thing that tells a certificate from a broken connection
+                // without depending on that library.
+                ureq::Error::Io(io) => !is_about_certificate(&io.to_string()),
+                ureq::Error::Timeout(_)
+                | ureq::Error::HostNotFound
+                | ureq::Error::ConnectionFailed
+                | ureq::Error::ConnectProxyFailed(_)
+                | ureq::Error::Protocol(_) => true,
+                _ => false,
+            },
+            Self::Config(_) | Self::Rejected { .. } | Self::InvalidResponse(_) => false,
+        }
+    }
+
+    /// Returns the HTTP status code, where the server's answer had one that explains the error.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Rejected { status, .. }
+            | Self::Unavailable { status, .. }
+            | Self::InvalidResponse(InvalidResponse::Status(status)) => Some(*status),
+            Self::Config(_) | Self::Transport(_) | Self::InvalidResponse(_) => None,
+        }
+    }
+
+    /// Returns how long the server asks to be left alone, at most 1 h.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+fn is_about_certificate(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("certificate")
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Transport(error) => write!(f, "no answer from the token endpoint: {error}"),
+            Self::Rejected {
+                status,
+                code,
+                description,
+            } => {
+                write!(f, "token request rejected with status {status}")?;
+                for text in [code, description].into_iter().flatten() {
+                    write!(f, ": {text}")?;
+                }
+                Ok(())
+            }
+            Self::Unavailable {
+                status,
+                retry_after,
+            } => {
+                write!(f, "token endpoint unavailable, status {status}")?;
+                match retry_after {
+                    Some(wait) => write!(f, ": try again in {} s", wait.as_secs_f64().ceil()),
+                    None => Ok(()),
+                }
+            }
+            Self::InvalidResponse(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Transport(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (setting, reason) = match self {
+            Self::BaseUrl(reason) => ("base URL", reason),
+            Self::TokenPath(reason) => ("token path", reason),
+            Self::Timeout(reason) => ("timeout", reason),
+            Self::Capacity(reason) => ("capacity", reason),
+            Self::Http(reason) => ("HTTP settings", reason),
+        };
+        write!(f, "{setting}: {reason}")
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for InvalidResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token endpoint's answer is unusable: ")?;
+        match self {
+            Self::Status(status @ 300..=399) => {
+                write!(f, "status {status}, a redirect, and redirects are refused")
+            }
+            Self::Status(status) => write!(f, "unexpected status {status}"),
+            Self::Body(reason) => write!(f, "the body {reason}"),
+            Self::Field { name, reason } => write!(f, "field `{name}` {reason}"),
+            Self::Expired => f.write_str("the token was over on arrival"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidResponse {}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    fn transport(error: ureq::Error) -> Error {
+        Error::Transport(Arc::new(error))
+    }
+
+    #[test]
+    fn texts_say_what_happened() {
+        let rejected = |code: Option<&str>, description: Option<&str>| Error::Rejected {
+            status: 401,
+            code: code.map(Into::into),
+            description: description.map(Into::into),
+        };
+        let unavailable = |retry_after| Error::Unavailable {
+            status: 503,
+            retry_after,
+        };
+        let invalid = Error::InvalidResponse;
+        for (error, text) in [
+            (
+                Error::Config(ConfigError::Capacity("must be at least 1")),
+                "capacity: must be at least 1",
+            ),
+            (
+                transport(ureq::Error::HostNotFound),
+                "no answer from the token endpoint: host not found",
+            ),
+            (
+                rejected(None, None),
+                "token request rejected with status 401",
+            ),
+            (
+                rejected(Some("invalid_client"), Some("no such client")),
+                "token request rejected with status 401: invalid_client: no such client",
+            ),
+            (unavailable(None), "token endpoint unavailable, status 503"),
+            (
+                unavailable(Some(Duration::from_millis(1_200))),
+                "token endpoint unavailable, status 503: try again in 2 s",
+            ),
+            (
+                invalid(InvalidResponse::Status(307)),
+                "the token endpoint's answer is unusable: status 307, a redirect, and redirects are refused",
+            ),
+            (
+                invalid(InvalidResponse::Body("is empty")),
+                "the token endpoint's answer is unusable: the body is empty",
+            ),
+            (
+                invalid(InvalidResponse::Field {
+                    name: "expires",
+                    reason: "is missing",
+                }),
+                "the token endpoint's answer is unusable: field `expires` is missing",
+            ),
+            (
+                invalid(InvalidResponse::Expired),
+                "the token endpoint's answer is unusable: the token was over on arrival",
+            ),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn ureq_error_is_the_source() {
+        let error = transport(ureq::Error::HostNotFound);
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("host not found")
+        );
+    }
+
+    #[test]
+    fn certificates_and_settings_are_not_transient() {
+        let tls = |text| ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text));
+        assert!(!transport(tls("invalid peer certificate: Expired")).is_transient());
+        assert!(!transport(ureq::Error::TlsRequired).is_transient());
+        assert!(transport(tls("received corrupt message")).is_transient());
+        assert!(transport(ureq::Error::HostNotFound).is_transient());
+        assert!(transport(ureq::Error::Timeout(ureq::Timeout::Global)).is_transient());
+    }
+}

@@ -1,0 +1,23 @@
+//! Blocking OAuth2 access tokens for the WeSeeDo video-calling API.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(
+    test,
+    allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test")
+)]
+
+mod clock;
+mod environment;
+mod error;
+mod grant;
+mod jitter;
+mod secret;
+mod token;
+
+pub use crate::environment::Environment;
+pub use crate::error::{ConfigError, Error, InvalidResponse};
+pub use crate::grant::Grant;
+pub use crate::secret::Secret;
+pub use crate::token::Token;
+pub use ureq;
