@@ -12,6 +12,9 @@ mod environment;
 mod error;
 mod grant;
 mod jitter;
+mod json;
+mod redact;
+mod response;
 mod secret;
 mod token;
 

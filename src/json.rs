@@ -1,0 +1,178 @@
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+/// What an object says under one name.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'a> {
+    Missing,
+    /// The value as it stands in the text, quotes and escapes included.
+    Once(&'a str),
+    Repeated,
+}
+
+/// Finds `names` in the JSON object that `text` holds, or returns `None` where it holds none.
+///
+/// Nothing is copied: `serde_json` would leave what it unescapes in a buffer that nobody wipes, and quote strings in its
+/// errors. So values are borrowed as they stand, and errors are dropped unread.
+pub(crate) fn object<'a, const N: usize>(
+    text: &'a str,
+    names: [&str; N],
+) -> Option<[Found<'a>; N]> {
+    // For anything but an object, serde_json's error would quote it.
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let found = json.deserialize_map(Names(names)).ok()?;
+    json.end().ok()?;
+    Some(found)
+}
+
+struct Names<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Names<'_, N> {
+    type Value = [Found<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = [Found::Missing; N];
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            let Some(key) = string(key.get()) else {
+                continue;
+            };
+            if let Some(i) = self.0.iter().position(|name| *name == *key) {
+                found[i] = match found[i] {
+                    Found::Missing => Found::Once(value.get()),
+                    Found::Once(_) | Found::Repeated => Found::Repeated,
+                };
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Unescapes a JSON value that is a string, into a buffer that never grows; `None` for anything else.
+pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
+    let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
+    // An escape is never shorter than what it stands for.
+    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+    while let Some((char, length)) = first_char(rest) {
+        text.push(char);
+        rest = &rest[length..];
+    }
+    rest.is_empty().then_some(text)
+}
+
+/// The first character of a JSON string's content and how many bytes spell it; `None` at the end and for half an escape
+/// (RFC 8259 section 7).
+pub(crate) fn first_char(text: &str) -> Option<(char, usize)> {
+    let Some(escape) = text.strip_prefix('\\') else {
+        return text.chars().next().map(|char| (char, char.len_utf8()));
+    };
+    let char = match escape.bytes().next()? {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let first = code_unit(&escape[1..])?;
+            if let Some(char) = char::from_u32(first.into()) {
+                return Some((char, 6));
+            }
+            let second = code_unit(escape.get(5..)?.strip_prefix("\\u")?)?;
+            let char = char::decode_utf16([first, second]).next()?.ok()?;
+            return Some((char, 12));
+        }
+        char @ (b'"' | b'\\' | b'/') => char.into(),
+        _ => return None,
+    };
+    Some((char, 2))
+}
+
+fn code_unit(text: &str) -> Option<u16> {
+    let digits = text.get(..4)?;
+    // `from_str_radix` would take a sign.
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unescaped(raw: &str) -> Option<String> {
+        string(raw).map(|text| text.to_string())
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc8259#section-7>
+    #[test]
+    fn strings_are_unescaped() {
+        let text = r#""a\/b\u003d\"\\\b\f\n\r\té\u00E9\ud83d\ude00""#;
+        assert_eq!(
+            unescaped(text).as_deref(),
+            Some("a/b=\"\\\u{8}\u{c}\n\r\té\u{e9}\u{1f600}")
+        );
+        assert_eq!(unescaped(r#""""#).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_is_no_string_is_none() {
+        for raw in [
+            "1",
+            "null",
+            "[]",
+            "\"",
+            r#""\ud83d""#,
+            r#""\ud83d\u0041""#,
+            r#""\ude00""#,
+            r#""\u+041""#,
+            r#""\u12""#,
+            r#""\x""#,
+            r#""\""#,
+        ] {
+            assert_eq!(unescaped(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_however_they_are_spelled() {
+        let [plain, escaped, twice, missing] = object(
+            r#" {"a":1,"b\u0063":"x","d":1,"d":2,"e":[{}]} "#,
+            ["a", "bc", "d", "f"],
+        )
+        .unwrap();
+        assert!(matches!(plain, Found::Once("1")));
+        assert!(matches!(escaped, Found::Once("\"x\"")));
+        assert!(matches!(twice, Found::Repeated));
+        assert!(matches!(missing, Found::Missing));
+    }
+
+    #[test]
+    fn only_whole_objects_hold_fields() {
+        let bomb = format!("{{\"a\":{}", "[".repeat(16_000));
+        for text in [
+            "",
+            "[]",
+            "\"{}\"",
+            "{",
+            "{}{}",
+            "{\"a\":}",
+            "{\"a\":1}x",
+            "{\"a\":\"\n\"}",
+            &bomb,
+        ] {
+            assert!(object(text, ["a"]).is_none(), "{text}");
+        }
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(8_000), "]".repeat(8_000));
+        assert!(object(&deep, ["a"]).is_some(), "nesting costs no stack");
+    }
+}

@@ -1,0 +1,563 @@
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
+use ureq::http::HeaderMap;
+use ureq::http::header::{DATE, HeaderName, RETRY_AFTER};
+
+use crate::clock::{Lifetime, Now};
+use crate::error::{Error, InvalidResponse};
+use crate::grant::Grant;
+use crate::json::{self, Found};
+use crate::redact::quotable;
+use crate::token::Token;
+
+/// The most that is read of an answer's body, in bytes.
+pub(crate) const MAX_BODY: usize = 16 * 1024;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Reads the answer to a token request that was sent at `sent`.
+///
+/// A body of more than [`MAX_BODY`] bytes is too large, however much more it is. The grant is asked for what must not be
+/// quoted.
+pub(crate) fn parse(
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+    sent: Now,
+    grant: &Grant,
+) -> Result<Token, Error> {
+    // By the server's own clock, so that a wrong one here does no harm.
+    let date = http_date(headers, DATE).unwrap_or_else(|| utc(sent.wall));
+    match status {
+        200..=299 => token(body, date, sent).map_err(Error::InvalidResponse),
+        408 | 429 | 500..=599 => Err(Error::Unavailable {
+            status,
+            retry_after: retry_after(headers, date),
+        }),
+        400..=499 => {
+            let (code, description) = refusal(body, grant);
+            Err(Error::Rejected {
+                status,
+                code,
+                description,
+            })
+        }
+        _ => Err(Error::InvalidResponse(InvalidResponse::Status(status))),
+    }
+}
+
+fn token(body: &[u8], date: OffsetDateTime, sent: Now) -> Result<Token, InvalidResponse> {
+    let text = str::from_utf8(body).map_err(|_| InvalidResponse::Body("is not UTF-8"))?;
+    if body.len() > MAX_BODY {
+        return Err(InvalidResponse::Body("is larger than 16 KiB"));
+    }
+    let [access_token, expires, token_type] =
+        json::object(text, ["access_token", "expires", "token_type"]).ok_or_else(|| {
+            InvalidResponse::Body(match text.trim_ascii_start().chars().next() {
+                None => "is empty",
+                Some('\u{feff}') => "starts with a byte order mark",
+                Some('<') => "is HTML or XML, not JSON",
+                Some(_) => "is not a whole JSON object",
+            })
+        })?;
+
+    // RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
+    let token_type = string("token_type", token_type)?;
+    if !token_type.eq_ignore_ascii_case("bearer") {
+        return Err(InvalidResponse::Field {
+            name: "token_type",
+            reason: "is not Bearer",
+        });
+    }
+
+    let access_token = string("access_token", access_token)?;
+    if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(InvalidResponse::Field {
+            name: "access_token",
+            reason: "can't stand in an HTTP header: it must be visible ASCII characters",
+        });
+    }
+
+    let expires = string("expires", expires)?;
+    let expires =
+        OffsetDateTime::parse(&expires, &Rfc3339).map_err(|_| InvalidResponse::Field {
+            name: "expires",
+            reason: "is not an RFC 3339 date and time",
+        })?;
+    match Duration::try_from(expires - date) {
+        Ok(lifetime) if !lifetime.is_zero() => Ok(Token::new(
+            &access_token,
+            expires,
+            Lifetime::new(sent, lifetime),
+        )),
+        _ => Err(InvalidResponse::Expired),
+    }
+}
+
+fn string(
+    name: &'static str,
+    found: Found<'_>,
+) -> Result<zeroize::Zeroizing<String>, InvalidResponse> {
+    let reason = match found {
+        Found::Missing => "is missing",
+        Found::Repeated => "stands there twice",
+        Found::Once(raw) => match json::string(raw) {
+            Some(text) => return Ok(text),
+            None => "is not a string",
+        },
+    };
+    Err(InvalidResponse::Field { name, reason })
+}
+
+/// The `code` and `description` of [`Error::Rejected`].
+fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
+    let quote = |text: &str| quotable(text, &grant.private_texts());
+    // A body that was cut could hold half a secret, which no search for the whole would find.
+    let Some(text) = str::from_utf8(body)
+        .ok()
+        .filter(|text| text.len() <= MAX_BODY)
+    else {
+        return (None, None);
+    };
+    let names = ["error", "error_description", "message", "name"];
+    if let Some(found) = json::object(text, names) {
+        let [code, descriptions @ ..] = found.map(|found| match found {
+            Found::Once(raw) => quote(&json::string(raw)?),
+            Found::Missing | Found::Repeated => None,
+        });
+        return (code, descriptions.into_iter().flatten().next());
+    }
+    let is_markup = text.trim_ascii_start().starts_with(['<', '{', '[']);
+    (None, if is_markup { None } else { quote(text) })
+}
+
+/// RFC 9110 section 10.2.3: seconds or a date.
+fn retry_after(headers: &HeaderMap, date: OffsetDateTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // Digits that don't fit are many seconds.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        // A date that is past asks for no wait.
+        Duration::try_from(http_date(headers, RETRY_AFTER)? - date).unwrap_or_default()
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// RFC 9110 section 5.6.7; its one form that is sent today, IMF-fixdate, is also an RFC 2822 date.
+fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(headers.get(name)?.to_str().ok()?, &Rfc2822).ok()
+}
+
+fn utc(wall: SystemTime) -> OffsetDateTime {
+    let duration = |d: Duration| time::Duration::try_from(d).unwrap_or(time::Duration::MAX);
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => OffsetDateTime::UNIX_EPOCH.saturating_add(duration(since)),
+        Err(before) => OffsetDateTime::UNIX_EPOCH.saturating_sub(duration(before.duration())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::HeaderValue;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const EXPIRES: &str = "2021-12-31T23:59:59.999Z";
+    /// An hour and 999 ms before that.
+    const DATE_HEADER: (&str, &str) = ("date", "Fri, 31 Dec 2021 22:59:59 GMT");
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let value = |text| HeaderValue::from_str(text).unwrap();
+        pairs
+            .iter()
+            .map(|(name, text)| (HeaderName::from_static(name), value(text)))
+            .collect()
+    }
+
+    fn parse_at(
+        sent: Now,
+        status: u16,
+        pairs: &[(&'static str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Result<Token, Error> {
+        let grant = Grant::password("id", "s3cr3t", "jan", "p4ss");
+        parse(status, &headers(pairs), body.as_ref(), sent, &grant)
+    }
+
+    fn body(access_token: &str, expires: &str, token_type: &str) -> String {
+        format!(
+            r#"{{"access_token":"{access_token}","expires":"{expires}","token_type":"{token_type}"}}"#
+        )
+    }
+
+    #[track_caller]
+    fn accepted(body: impl AsRef<[u8]>) -> Token {
+        parse_at(Now::read(), 200, &[DATE_HEADER], body).unwrap()
+    }
+
+    #[track_caller]
+    fn invalid(body: impl AsRef<[u8]>) -> InvalidResponse {
+        match parse_at(Now::read(), 200, &[DATE_HEADER], body) {
+            Err(Error::InvalidResponse(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn field(body: impl AsRef<[u8]>) -> (&'static str, &'static str) {
+        match invalid(body) {
+            InvalidResponse::Field { name, reason } => (name, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn rejected(body: impl AsRef<[u8]>) -> (Option<String>, Option<String>) {
+        match parse_at(Now::read(), 400, &[DATE_HEADER], body) {
+            Err(Error::Rejected {
+                status: 400,
+                code,
+                description,
+            }) => (code, description),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn retry_after(pairs: &[(&'static str, &str)]) -> Option<Duration> {
+        match parse_at(Now::read(), 503, pairs, "") {
+            Err(Error::Unavailable {
+                status: 503,
+                retry_after,
+            }) => retry_after,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn documented_answer_is_a_token() {
+        let token = accepted(body("d33.59b", EXPIRES, "Bearer"));
+        assert_eq!(token.access_token(), "d33.59b");
+        assert_eq!(
+            token.expires().to_string(),
+            "2021-12-31 23:59:59.999 +00:00:00"
+        );
+    }
+
+    #[test]
+    fn any_success_status_and_unknown_fields_are_fine() {
+        let body = r#" {"scope":[{}],"token_type":"bEARER","x":1e999,"expires":"2021-12-31T23:59:59Z","access_token":"a"} "#;
+        assert_eq!(
+            parse_at(Now::read(), 201, &[DATE_HEADER], body)
+                .unwrap()
+                .access_token(),
+            "a"
+        );
+    }
+
+    #[test]
+    fn escapes_are_resolved() {
+        let token = accepted(body(
+            r"a\/b\u002bc\u003D",
+            r"2021-12-31T23\u003a59:59Z",
+            r"\u0042earer",
+        ));
+        assert_eq!(token.authorization(), "Bearer a/b+c=");
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc3339#section-5.6>, <https://www.rfc-editor.org/rfc/rfc3339#section-5.8>
+    #[test]
+    fn expires_is_read_in_every_form() {
+        for (text, utc) in [
+            ("2021-12-31T23:59:59Z", "2021-12-31 23:59:59.0"),
+            ("2021-12-31t23:59:59z", "2021-12-31 23:59:59.0"),
+            ("2021-12-31 23:59:59Z", "2021-12-31 23:59:59.0"),
+            ("2022-01-01T01:29:59.5+01:30", "2021-12-31 23:59:59.5"),
+            (
+                "2021-12-31T15:59:59.123456789012-08:00",
+                "2021-12-31 23:59:59.123456789",
+            ),
+            ("2021-12-31T23:59:59-00:00", "2021-12-31 23:59:59.0"),
+            ("2021-12-31T23:59:60Z", "2021-12-31 23:59:59.999999999"),
+            ("9999-12-31T23:59:59Z", "9999-12-31 23:59:59.0"),
+        ] {
+            let expires = accepted(body("a", text, "Bearer")).expires();
+            let expires = expires.to_offset(time::UtcOffset::UTC).to_string();
+            assert_eq!(expires.strip_suffix(" +00:00:00"), Some(utc), "{text}");
+        }
+        for text in [
+            "",
+            "2021-12-31",
+            "1640995199",
+            "2021-12-31T23:59:59",
+            "2021-12-31T24:00:00Z",
+            "2021-02-29T00:00:00Z",
+            "2021-12-31T23:59:59ZZ",
+            "Fri, 31 Dec 2021 23:59:59 GMT",
+        ] {
+            let reason = "is not an RFC 3339 date and time";
+            assert_eq!(
+                field(body("a", text, "Bearer")),
+                ("expires", reason),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn lifetime_is_counted_by_the_servers_clock_from_the_sending() {
+        let token = |pairs: &[_], sent, expires| {
+            parse_at(sent, 200, pairs, body("a", expires, "Bearer")).unwrap()
+        };
+        let sent = Now::read();
+        let left = token(&[DATE_HEADER], sent, EXPIRES).lifetime().left(sent);
+        assert_eq!(left, HOUR + Duration::from_millis(999));
+
+        // 2021-12-31T23:00:00Z by the local clock.
+        let sent = Now {
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600),
+            ..sent
+        };
+        for unreadable in [&[][..], &[("date", "yesterday")], &[("date", "1640991600")]] {
+            let left = token(unreadable, sent, "2022-01-01T00:00:00Z")
+                .lifetime()
+                .left(sent);
+            assert_eq!(left, HOUR, "{unreadable:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_on_arrival_is_refused() {
+        for expires in [
+            "2021-12-31T22:59:59Z",
+            "2021-12-31T22:59:58.999Z",
+            "1970-01-01T00:00:00Z",
+        ] {
+            assert_eq!(
+                invalid(body("a", expires, "Bearer")),
+                InvalidResponse::Expired,
+                "{expires}"
+            );
+        }
+        accepted(body("a", "2021-12-31T22:59:59.000000001Z", "Bearer"));
+    }
+
+    #[test]
+    fn wall_clock_beyond_all_calendars_does_no_harm() {
+        for wall in [
+            SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(1 << 60)),
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1 << 60)),
+        ] {
+            let sent = Now {
+                wall: wall.unwrap(),
+                ..Now::read()
+            };
+            let _ = parse_at(sent, 200, &[], body("a", EXPIRES, "Bearer"));
+            let token = parse_at(sent, 200, &[DATE_HEADER], body("a", EXPIRES, "Bearer")).unwrap();
+            assert!(!token.lifetime().is_over(sent));
+        }
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        let whole = body("a", EXPIRES, "Bearer");
+        for name in ["access_token", "expires", "token_type"] {
+            assert_eq!(field(whole.replace(name, "x")), (name, "is missing"));
+            let twice = format!(r#"{{"{name}":"Bearer",{}"#, &whole[1..]);
+            assert_eq!(field(twice), (name, "stands there twice"));
+            for value in [
+                "null",
+                "1",
+                "true",
+                "[]",
+                "{}",
+                r#"["Bearer"]"#,
+                r#""\ud800""#,
+            ] {
+                let text = format!(r#"{{"{name}":{value},{}"#, whole[1..].replace(name, "x"));
+                assert_eq!(field(text), (name, "is not a string"), "{value}");
+            }
+        }
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc6749#section-7.1>
+    #[test]
+    fn token_type_must_be_bearer() {
+        for token_type in ["", "mac", "Bearer ", "bearerx", "DPoP"] {
+            assert_eq!(
+                field(body("a", EXPIRES, token_type)),
+                ("token_type", "is not Bearer")
+            );
+        }
+    }
+
+    #[test]
+    fn access_token_must_fit_into_a_header() {
+        for token in [
+            "",
+            "a b",
+            "a\\r\\nX: y",
+            "a\\u0000",
+            "a\\u007f",
+            "\u{e9}",
+            " a",
+            "a\\t",
+        ] {
+            let reason = "can't stand in an HTTP header: it must be visible ASCII characters";
+            assert_eq!(
+                field(body(token, EXPIRES, "Bearer")),
+                ("access_token", reason),
+                "{token}"
+            );
+        }
+        let odd = "!#$%&'()*+,-./:;<=>?@[]^_`{|}~";
+        assert_eq!(accepted(body(odd, EXPIRES, "Bearer")).access_token(), odd);
+    }
+
+    #[test]
+    fn unusable_bodies_say_why() {
+        let whole = body("a", EXPIRES, "Bearer");
+        let long = whole.clone() + &" ".repeat(MAX_BODY + 1 - whole.len());
+        assert_eq!(
+            invalid(&long),
+            InvalidResponse::Body("is larger than 16 KiB")
+        );
+        accepted(&long[..MAX_BODY]);
+
+        for (text, reason) in [
+            ("", "is empty"),
+            (" \r\n", "is empty"),
+            ("<!doctype html><html></html>", "is HTML or XML, not JSON"),
+            ("\u{feff}{}", "starts with a byte order mark"),
+            ("null", "is not a whole JSON object"),
+            ("[]", "is not a whole JSON object"),
+            ("\"a\"", "is not a whole JSON object"),
+            (&whole[..whole.len() - 1], "is not a whole JSON object"),
+            (&format!("{whole}{whole}"), "is not a whole JSON object"),
+            (
+                &format!("{{\"a\":{}", "[".repeat(16_000)),
+                "is not a whole JSON object",
+            ),
+            (&whole.replace(':', "="), "is not a whole JSON object"),
+        ] {
+            assert_eq!(invalid(text), InvalidResponse::Body(reason), "{text}");
+        }
+        assert_eq!(
+            invalid(b"{\"a\":\"\xff\"}"),
+            InvalidResponse::Body("is not UTF-8")
+        );
+    }
+
+    #[test]
+    fn statuses_are_told_apart() {
+        for status in [100, 199, 300, 302, 304, 308, 399, 600, 999] {
+            let error = parse_at(
+                Now::read(),
+                status,
+                &[DATE_HEADER],
+                body("a", EXPIRES, "Bearer"),
+            )
+            .unwrap_err();
+            assert!(
+                matches!(error, Error::InvalidResponse(InvalidResponse::Status(s)) if s == status),
+                "{error:?}"
+            );
+            assert_eq!(error.status(), Some(status));
+        }
+        for status in [400, 401, 403, 404, 405, 407, 409, 428, 430, 499] {
+            let error = parse_at(Now::read(), status, &[], "").unwrap_err();
+            assert!(
+                matches!(error, Error::Rejected { status: s, .. } if s == status),
+                "{error:?}"
+            );
+            assert!(!error.is_transient());
+        }
+        for status in [408, 429, 500, 502, 503, 504, 599] {
+            let error = parse_at(Now::read(), status, &[], "").unwrap_err();
+            assert!(
+                matches!(error, Error::Unavailable { status: s, .. } if s == status),
+                "{error:?}"
+            );
+            assert!(error.is_transient());
+        }
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc6749#section-5.2>
+    #[test]
+    fn refusal_is_quoted() {
+        let some = |text: &str| Some(text.to_owned());
+        for (body, code, description) in [
+            (
+                r#"{"error":"invalid_client","error_description":"no \u0063lient"}"#,
+                some("invalid_client"),
+                some("no client"),
+            ),
+            (r#"{"error":"invalid_grant"}"#, some("invalid_grant"), None),
+            (
+                r#"{"error":{"x":1},"message":"Invalid login","name":"NotAuthenticated"}"#,
+                None,
+                some("Invalid login"),
+            ),
+            (
+                r#"{"name":"NotAuthenticated","code":401}"#,
+                None,
+                some("NotAuthenticated"),
+            ),
+            (r#"{"x":"y"}"#, None, None),
+            (r#"{"error":"a""#, None, None),
+            (r#"["a"]"#, None, None),
+            ("Invalid\ncredentials", None, some("Invalid credentials")),
+            (" <html><body>x</body></html>", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(rejected(body), (code, description), "{body}");
+        }
+        assert_eq!(rejected(b"\xff"), (None, None));
+        assert_eq!(
+            rejected("x".repeat(MAX_BODY + 1)),
+            (None, None),
+            "half a secret could be in it"
+        );
+    }
+
+    #[test]
+    fn refusal_quotes_nothing_private() {
+        let body = r#"{"error":"s3cr3t","error_description":"client s\u0033cr3t: user jan has no p4ss\u001b[31m"}"#;
+        let (code, description) = rejected(body);
+        assert_eq!(code.as_deref(), Some("***"));
+        assert_eq!(
+            description.as_deref(),
+            Some("client ***: user *** has no *** [31m")
+        );
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (value, wait) in [
+            ("120", seconds(120)),
+            (" 0 ", seconds(0)),
+            ("3601", seconds(3600)),
+            ("99999999999", seconds(3600)),
+            ("99999999999999999999999999", seconds(3600)),
+            ("Fri, 31 Dec 2021 23:01:59 GMT", seconds(120)),
+            ("Fri, 31 Dec 2021 22:00:00 GMT", seconds(0)),
+            ("Sat, 31 Dec 2022 22:00:00 GMT", seconds(3600)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                retry_after(&[DATE_HEADER, ("retry-after", value)]),
+                wait,
+                "{value}"
+            );
+        }
+        assert_eq!(retry_after(&[DATE_HEADER]), None);
+    }
+}
