@@ -7,6 +7,7 @@
     allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test")
 )]
 
+mod cache;
 mod clock;
 mod environment;
 mod error;
