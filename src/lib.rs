@@ -7,8 +7,11 @@
     allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test")
 )]
 
+mod authenticator;
+mod builder;
 mod cache;
 mod clock;
+mod endpoint;
 mod environment;
 mod error;
 mod grant;
@@ -18,7 +21,11 @@ mod redact;
 mod response;
 mod secret;
 mod token;
+#[cfg(feature = "wipe")]
+mod wipe;
 
+pub use crate::authenticator::Authenticator;
+pub use crate::builder::Builder;
 pub use crate::environment::Environment;
 pub use crate::error::{ConfigError, Error, InvalidResponse};
 pub use crate::grant::Grant;

@@ -1,0 +1,208 @@
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::cache::{Cache, Claim};
+use crate::clock::Now;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::grant::Grant;
+use crate::jitter;
+use crate::token::Token;
+
+/// The longest that a renewal may keep the caller who makes it.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+
+/// Gets access tokens, caches them until they expire, and renews them ahead of time.
+///
+/// A cheap handle: clones share one cache and can be used from many threads.
+#[derive(Clone)]
+pub struct Authenticator(Arc<Shared>);
+
+struct Shared {
+    cache: Cache,
+    endpoint: Endpoint,
+    timeout: Duration,
+    retries: u32,
+}
+
+impl Authenticator {
+    pub(crate) fn from_parts(
+        cache: Cache,
+        endpoint: Endpoint,
+        timeout: Duration,
+        retries: u32,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            cache,
+            endpoint,
+            timeout,
+            retries,
+        }))
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// Returns a token for `grant`: the cached one while it lasts, else a new one.
+    ///
+    /// | the cached token | what happens |
+    /// |---|---|
+    /// | none, or over | one caller fetches, within `timeout` and with up to `retries` retries; the others wait for that one outcome |
+    /// | more than the window left | it is returned |
+    /// | within the window | the first caller renews it, in one attempt of at most 3 s; the others get the current one at once. A renewal that fails leaves the current token in use until it expires, is logged at `warn`, and is tried again no sooner than a tenth of the window (or the answer's `Retry-After`) later |
+    ///
+    /// The window is [`refresh_before`](crate::Builder::refresh_before), at most a quarter of the token's lifetime, shortened by
+    /// a random 0 to 25 % for each token. A token is over when the monotonic clock or the wall clock says so; its lifetime
+    /// is `expires` less the answer's `Date`, so that a wrong local clock does no harm.
+    ///
+    /// # Errors
+    ///
+    /// All callers that waited for one fetch get its error.
+    ///
+    /// - [`Error::Transport`]: the token endpoint was not reached, or gave no whole answer within
+    ///   [`timeout`](crate::Builder::timeout).
+    /// - [`Error::Unavailable`]: it answered 408, 429 or 5xx, to the last retry. If it named a `Retry-After` (at most 1 h
+    ///   counts), calls that need a new token fail at once until that is over.
+    /// - [`Error::Rejected`]: it answered another 4xx.
+    /// - [`Error::InvalidResponse`]: it answered, but not with a usable token.
+    pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
+        self.get_token_by(grant, Now::read)
+    }
+
+    /// [`get_token`](Self::get_token) by a given clock.
+    fn get_token_by(&self, grant: &Grant, clock: impl Fn() -> Now + Copy) -> Result<Token, Error> {
+        let mut now = clock();
+        let deadline = now.monotonic + self.0.timeout;
+        loop {
+            match self.0.cache.claim(grant, now) {
+                Claim::Hit(token) => return Ok(token),
+                Claim::Refused(error) => return Err(error),
+                Claim::Follow(_) | Claim::Lead(_) if now.monotonic >= deadline => {
+                    let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
+                    return Err(Error::Transport(Arc::new(timeout)));
+                }
+                Claim::Follow(flight) => {
+                    if let Some(outcome) = flight.wait(deadline, clock) {
+                        return outcome;
+                    }
+                }
+                Claim::Lead(lead) if lead.is_renewal => {
+                    let outcome = self.renew(grant, deadline, clock);
+                    lead.land(&outcome, clock());
+                    if outcome.is_ok() {
+                        return outcome;
+                    }
+                }
+                Claim::Lead(lead) => {
+                    let outcome = self.fetch(grant, deadline, clock);
+                    lead.land(&outcome, clock());
+                    return outcome;
+                }
+            }
+            now = clock();
+        }
+    }
+
+    fn renew(
+        &self,
+        grant: &Grant,
+        deadline: Instant,
+        clock: impl Fn() -> Now,
+    ) -> Result<Token, Error> {
+        let left = deadline.saturating_duration_since(clock().monotonic);
+        let outcome = self
+            .0
+            .endpoint
+            .fetch(grant, left.min(RENEWAL_TIMEOUT), clock);
+        if let Err(error) = &outcome {
+            warn!("token not renewed, the current one stays in use until it expires: {error}");
+        }
+        outcome
+    }
+
+    fn fetch(
+        &self,
+        grant: &Grant,
+        deadline: Instant,
+        clock: impl Fn() -> Now + Copy,
+    ) -> Result<Token, Error> {
+        let left = || deadline.saturating_duration_since(clock().monotonic);
+        let mut retries = 0..self.0.retries;
+        loop {
+            let error = match self.0.endpoint.fetch(grant, left(), clock) {
+                Ok(token) => return Ok(token),
+                Err(error) => error,
+            };
+            let Some(retry) = retries.next().filter(|_| error.is_transient()) else {
+                return Err(error);
+            };
+            let wait = back_off(retry).max(error.retry_after().unwrap_or_default());
+            if wait >= left() {
+                return Err(error);
+            }
+            thread::sleep(wait);
+        }
+    }
+
+    /// Forgets `token`, and never a newer one: for when the API refused it before it expired.
+    ///
+    /// Threads that had the same token refused may all call this; one new token is fetched for all of them.
+    /// [`with_token`](Self::with_token) and [`Bearer`](crate::Bearer) do this on their own.
+    pub fn invalidate(&self, grant: &Grant, token: &Token) {
+        self.0.cache.invalidate(grant, token);
+    }
+
+    /// Forgets all tokens, and every `Retry-After`.
+    ///
+    /// A fetch in flight goes on for those who wait for it, but its token is not cached.
+    pub fn clear(&self) {
+        self.0.cache.clear();
+    }
+
+    /// Calls `call` with a token, and once more with a new one if it returns [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode).
+    ///
+    /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). A second 401 is returned as it is.
+    ///
+    /// # Errors
+    ///
+    /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token) in [`ureq::Error::Other`], to be downcast.
+    pub fn with_token<T>(
+        &self,
+        grant: &Grant,
+        mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
+    ) -> Result<T, ureq::Error> {
+        let get = || {
+            self.get_token(grant)
+                .map_err(|error| ureq::Error::Other(Box::new(error)))
+        };
+        let token = get()?;
+        match call(&token) {
+            Err(ureq::Error::StatusCode(401)) => {
+                self.invalidate(grant, &token);
+                call(&get()?)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+/// Full jitter over 100 ms · 2ⁿ, at most 2 s.
+fn back_off(retry: u32) -> Duration {
+    let longest = FIRST_BACK_OFF.saturating_mul(2_u32.saturating_pow(retry));
+    jitter::part_of(longest.min(LONGEST_BACK_OFF))
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator")
+            .field("token_endpoint", &format_args!("{}", self.0.endpoint.uri()))
+            .finish_non_exhaustive()
+    }
+}
