@@ -8,6 +8,7 @@
 )]
 
 mod authenticator;
+mod bearer;
 mod builder;
 mod cache;
 mod clock;
@@ -25,6 +26,7 @@ mod token;
 mod wipe;
 
 pub use crate::authenticator::Authenticator;
+pub use crate::bearer::Bearer;
 pub use crate::builder::Builder;
 pub use crate::environment::Environment;
 pub use crate::error::{ConfigError, Error, InvalidResponse};
@@ -32,3 +34,7 @@ pub use crate::grant::Grant;
 pub use crate::secret::Secret;
 pub use crate::token::Token;
 pub use ureq;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,80 @@
+use std::fmt;
+
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::http::{Request, Response, StatusCode};
+use ureq::middleware::{Middleware, MiddlewareNext};
+use ureq::{Agent, Body, SendBody};
+
+use crate::authenticator::Authenticator;
+use crate::grant::Grant;
+
+/// ureq middleware that puts the token on API calls: `Authorization: Bearer …` (RFC 6750 section 2.1).
+///
+/// Only requests to the environment's own scheme, host and port get the header, and never the token endpoint; a request
+/// that has an `Authorization` header already is left alone. The value is marked sensitive. An answer with status 401
+/// makes the [`Authenticator`] forget the token that was sent; the request itself is not repeated, since its body may be
+/// gone: for that there is [`Authenticator::with_token`].
+///
+/// An [`Error`](crate::Error) on the way to a token ends the request with [`ureq::Error::Other`], to be downcast.
+#[derive(Clone)]
+pub struct Bearer {
+    authenticator: Authenticator,
+    grant: Grant,
+}
+
+impl Authenticator {
+    /// Returns middleware for a [`ureq::Agent`] of your own.
+    #[must_use]
+    pub fn bearer(&self, grant: Grant) -> Bearer {
+        Bearer {
+            authenticator: self.clone(),
+            grant,
+        }
+    }
+
+    /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
+    ///
+    /// ureq's own defaults hold where [`Builder::http`](crate::Builder::http) says nothing else: there is no timeout, a 4xx or
+    /// 5xx status is an error, and redirects are followed without the header.
+    #[must_use]
+    pub fn agent(&self, grant: Grant) -> Agent {
+        self.endpoint().api_agent(self.bearer(grant))
+    }
+}
+
+impl Middleware for Bearer {
+    fn handle(
+        &self,
+        mut request: Request<SendBody>,
+        next: MiddlewareNext,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let is_ours = self.authenticator.endpoint().is_api(request.uri());
+        if !is_ours || request.headers().contains_key(AUTHORIZATION) {
+            return next.handle(request);
+        }
+        let other = |error| ureq::Error::Other(Box::new(error));
+        let token = self.authenticator.get_token(&self.grant).map_err(other)?;
+        let mut value = HeaderValue::from_str(token.authorization())
+            .map_err(|error| ureq::Error::Http(error.into()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+
+        let result = next.handle(request);
+        let is_refused = match &result {
+            Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
+            Err(error) => matches!(error, ureq::Error::StatusCode(401)),
+        };
+        if is_refused {
+            self.authenticator.invalidate(&self.grant, &token);
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bearer")
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
+}
