@@ -1,0 +1,102 @@
+//! A token endpoint on loopback, for what mockito cannot do: break off, stall, and speak TLS.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use weseedo_auth::{Authenticator, Builder, Environment, Grant};
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+pub struct Server {
+    pub base_url: String,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Serves each connection in its own thread; `serve` is told how many came before.
+    pub fn start(serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (count, serve) = (Arc::clone(&accepted), Arc::new(serve));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (n, serve) = (count.fetch_add(1, Ordering::SeqCst), Arc::clone(&serve));
+                thread::spawn(move || serve(n, stream));
+            }
+        });
+        Self { base_url, accepted }
+    }
+
+    /// Reads each request and writes one answer.
+    pub fn answering(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+        Self::start(move |n, mut stream| {
+            read_request(&mut stream);
+            let _ = stream.write_all(answer(n).as_bytes());
+        })
+    }
+
+    pub fn connections(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    pub fn builder(&self) -> Builder {
+        Authenticator::builder(Environment::Custom(self.base_url.clone()))
+    }
+}
+
+pub fn grant() -> Grant {
+    Grant::client_credentials("id", "s3cr3t")
+}
+
+/// Reads a request up to the end of its body, and returns it.
+pub fn read_request(stream: &mut impl Read) -> String {
+    let (mut request, mut byte) = (Vec::new(), [0]);
+    while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        request.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+    let length = head
+        .split_once("content-length: ")
+        .map_or("0", |(_, rest)| rest.split_once('\r').unwrap().0);
+    let mut body = vec![0; length.parse().unwrap()];
+    let _ = stream.read_exact(&mut body);
+    request.extend(body);
+    String::from_utf8(request).unwrap()
+}
+
+/// The body of a good answer, to go with [`DATE`].
+pub fn token_body(access_token: &str, lifetime: Duration) -> String {
+    let s = lifetime.as_secs();
+    let expires = format!(
+        "2021-12-31T{:02}:{:02}:{:02}.{:03}Z",
+        s / 3600,
+        s / 60 % 60,
+        s % 60,
+        lifetime.subsec_millis()
+    );
+    format!(r#"{{"access_token":"{access_token}","expires":"{expires}","token_type":"Bearer"}}"#)
+}
+
+/// The moment at which the server answers. What it is by the local clock makes no difference.
+pub const DATE: &str = "Fri, 31 Dec 2021 00:00:00 GMT";
+
+/// A whole answer with a good token.
+pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
+    answer(
+        "200 OK",
+        &format!("Date: {DATE}\r\n"),
+        &token_body(access_token, lifetime),
+    )
+}
+
+pub fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}

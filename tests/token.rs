@@ -1,0 +1,263 @@
+//! A first token: the request, the answer, the cache.
+
+#[expect(dead_code, reason = "each test file uses its part of the support")]
+mod support;
+
+use mockito::{Matcher, Mock, Server, ServerGuard};
+use weseedo_auth::{
+    Authenticator, Bearer, Builder, Environment, Error, Grant, InvalidResponse, Secret, Token,
+};
+
+use crate::support::{DATE, HOUR, grant, token_body};
+
+const PATH: &str = "/api/v2/oauth/token";
+
+fn builder(server: &ServerGuard) -> Builder {
+    Authenticator::builder(Environment::Custom(server.url()))
+}
+
+fn authenticator(server: &ServerGuard) -> Authenticator {
+    builder(server).build().unwrap()
+}
+
+fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
+    server
+        .mock("POST", PATH)
+        .with_header("date", DATE)
+        .with_body(token_body(access_token, HOUR))
+}
+
+#[test]
+fn request_is_the_documented_one_for_each_grant() {
+    for (grant, body) in [
+        (
+            Grant::client_credentials("id", "s3cr3t"),
+            r#"{"grant_type":"client_credentials","client_id":"id","client_secret":"s3cr3t"}"#,
+        ),
+        (
+            Grant::password("id", "s3cr3t", "jan", "p4ss"),
+            r#"{"grant_type":"password","client_id":"id","client_secret":"s3cr3t","username":"jan","password":"p4ss"}"#,
+        ),
+    ] {
+        let mut server = Server::new();
+        let user_agent = concat!("weseedo-auth/", env!("CARGO_PKG_VERSION"));
+        let mock = token_mock(&mut server, "t0k3n")
+            .match_header("accept", "application/json")
+            .match_header("content-type", "application/json")
+            .match_header("content-length", body.len().to_string().as_str())
+            .match_header("user-agent", user_agent)
+            .match_header("accept-encoding", Matcher::Missing)
+            .match_header("authorization", Matcher::Missing)
+            .match_body(body)
+            .create();
+        let token = authenticator(&server).get_token(&grant).unwrap();
+        assert_eq!(token.access_token(), "t0k3n");
+        assert_eq!(token.authorization(), "Bearer t0k3n");
+        mock.assert();
+    }
+}
+
+#[test]
+fn second_call_makes_no_request_on_any_clone() {
+    let mut server = Server::new();
+    let mock = token_mock(&mut server, "t0k3n").expect(1).create();
+    let authenticator = authenticator(&server);
+    let first = authenticator.get_token(&grant()).unwrap();
+    let second = authenticator.clone().get_token(&grant()).unwrap();
+    assert_eq!(
+        first.access_token().as_ptr(),
+        second.access_token().as_ptr()
+    );
+    mock.assert();
+}
+
+#[test]
+fn each_grant_has_its_own_token() {
+    let mut server = Server::new();
+    let right = token_mock(&mut server, "right")
+        .match_body(Matcher::Regex("s3cr3t".into()))
+        .create();
+    let wrong = server
+        .mock("POST", PATH)
+        .match_body(Matcher::Regex("wr0ng".into()))
+        .with_status(401)
+        .create();
+    let authenticator = authenticator(&server);
+    authenticator.get_token(&grant()).unwrap();
+    let error = authenticator
+        .get_token(&Grant::client_credentials("id", "wr0ng"))
+        .unwrap_err();
+    assert_eq!(error.status(), Some(401));
+    right.assert();
+    wrong.assert();
+}
+
+#[test]
+fn prefix_and_token_path_make_the_url() {
+    let mut server = Server::new();
+    let mock = server
+        .mock("POST", "/proxy/v3/token")
+        .with_header("date", DATE)
+        .with_body(token_body("t", HOUR))
+        .create();
+    let environment = Environment::Custom(format!("{}/proxy/", server.url()));
+    let authenticator = Authenticator::builder(environment)
+        .token_path("/v3/token")
+        .build()
+        .unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    mock.assert();
+}
+
+#[test]
+fn refusal_is_told_and_not_repeated() {
+    let mut server = Server::new();
+    let mock = server
+        .mock("POST", PATH)
+        .with_status(401)
+        .with_body(
+            r#"{"error":"invalid_client","error_description":"client id has no secret s3cr3t"}"#,
+        )
+        .expect(1)
+        .create();
+    match authenticator(&server).get_token(&grant()).unwrap_err() {
+        Error::Rejected {
+            status: 401,
+            code,
+            description,
+        } => {
+            assert_eq!(code.as_deref(), Some("invalid_client"));
+            assert_eq!(description.as_deref(), Some("client id has no secret ***"));
+        }
+        other => panic!("{other:?}"),
+    }
+    mock.assert();
+}
+
+#[test]
+fn wrong_path_names_the_url_and_the_setting() {
+    for (status, body, said) in [
+        (404, "<html>", ""),
+        (405, r#"{"message":"no such route"}"#, "no such route: "),
+    ] {
+        let mut server = Server::new();
+        server
+            .mock("POST", PATH)
+            .with_status(status)
+            .with_body(body)
+            .create();
+        let error = authenticator(&server).get_token(&grant()).unwrap_err();
+        let text = format!(
+            "token request rejected with status {status}: {said}no token endpoint at {}{PATH}: look its path up in the \
+             environment's OpenAPI document and set it with Builder::token_path",
+            server.url()
+        );
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn unavailable_endpoint_is_asked_again_as_often_as_set() {
+    for (retries, requests) in [(0, 1), (1, 2)] {
+        let mut server = Server::new();
+        let mock = server
+            .mock("POST", PATH)
+            .with_status(503)
+            .expect(requests)
+            .create();
+        let error = builder(&server)
+            .retries(retries)
+            .build()
+            .unwrap()
+            .get_token(&grant())
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Unavailable {
+                    status: 503,
+                    retry_after: None
+                }
+            ),
+            "{error:?}"
+        );
+        mock.assert();
+    }
+}
+
+#[test]
+fn unusable_answer_is_not_asked_for_again() {
+    let mut server = Server::new();
+    let mock = server
+        .mock("POST", PATH)
+        .with_body("<html>")
+        .expect(1)
+        .create();
+    let error = authenticator(&server).get_token(&grant()).unwrap_err();
+    assert!(
+        matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))),
+        "{error:?}"
+    );
+    mock.assert();
+}
+
+#[test]
+fn retry_after_spares_the_endpoint_until_it_is_over() {
+    let mut server = Server::new();
+    let mock = server
+        .mock("POST", PATH)
+        .with_status(429)
+        .with_header("retry-after", "60")
+        .expect(1)
+        .create();
+    let authenticator = authenticator(&server);
+    for _ in 0..3 {
+        let error = authenticator.get_token(&grant()).unwrap_err();
+        assert_eq!(error.status(), Some(429));
+        let seconds = error.retry_after().unwrap().as_secs_f64();
+        assert!((50.0..=60.0).contains(&seconds), "{seconds}");
+    }
+    mock.assert();
+}
+
+#[test]
+fn types_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Authenticator>();
+    shared::<Builder>();
+    shared::<Bearer>();
+    shared::<Environment>();
+    shared::<Error>();
+    shared::<Grant>();
+    shared::<Secret>();
+    shared::<Token>();
+}
+
+#[test]
+fn debug_texts_hold_nothing_secret() {
+    let mut server = Server::new();
+    token_mock(&mut server, "t0k3n").create();
+    let grant = Grant::password("id", "s3cr3t", "jan", "p4ss");
+    let authenticator = authenticator(&server);
+    let token = authenticator.get_token(&grant).unwrap();
+    assert_eq!(
+        format!("{token:?}"),
+        "Token { expires: 2021-12-31 1:00:00.0 +00:00:00, .. }"
+    );
+    assert_eq!(
+        format!("{authenticator:?}"),
+        format!(
+            "Authenticator {{ token_endpoint: {}{PATH}, .. }}",
+            server.url()
+        )
+    );
+    assert_eq!(
+        format!("{:?}", authenticator.bearer(grant)),
+        "Bearer { grant: Password { client_id: \"id\", .. }, .. }"
+    );
+    assert_eq!(
+        format!("{:?}", Authenticator::builder(Environment::Sandbox)),
+        "Builder { environment: Sandbox, token_path: \"/api/v2/oauth/token\", timeout: 10s, retries: 2, \
+         refresh_before: 300s, capacity: 1024, .. }"
+    );
+}
