@@ -1,8 +1,5 @@
 //! The examples, run as a user would.
 
-#[expect(dead_code, reason = "each test file uses its part of the support")]
-mod support;
-
 use std::env;
 use std::process::{Command, Output};
 

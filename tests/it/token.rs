@@ -1,8 +1,5 @@
 //! A first token: the request, the answer, the cache.
 
-#[expect(dead_code, reason = "each test file uses its part of the support")]
-mod support;
-
 use mockito::{Matcher, Mock, Server, ServerGuard};
 use weseedo_auth::{
     Authenticator, Bearer, Builder, Environment, Error, Grant, InvalidResponse, Secret, Token,

@@ -1,0 +1,159 @@
+//! Many threads: one request, one outcome, and nobody waits who need not.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weseedo_auth::ureq::SendBody;
+use weseedo_auth::ureq::http::Request;
+use weseedo_auth::ureq::middleware::MiddlewareNext;
+use weseedo_auth::{Authenticator, Error, Grant, Token};
+
+use crate::support::{HOUR, Server, answer, grant, token_answer};
+
+const THREADS: usize = 64;
+
+/// What each of 64 threads gets that ask at the same time, and how long the slowest took.
+fn ask_from_all(authenticator: &Authenticator) -> (Vec<Result<Token, Error>>, Duration) {
+    let barrier = Barrier::new(THREADS);
+    let start = Instant::now();
+    let outcomes = thread::scope(|scope| {
+        let ask = || {
+            barrier.wait();
+            authenticator.get_token(&grant())
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    (outcomes, start.elapsed())
+}
+
+#[test]
+fn cold_grant_costs_one_request() {
+    let server = Server::answering(|_| {
+        thread::sleep(Duration::from_millis(300));
+        token_answer("t", HOUR)
+    });
+    let (outcomes, took) = ask_from_all(&server.builder().build().unwrap());
+    let tokens: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+    assert!(
+        tokens
+            .iter()
+            .all(|t| t.access_token().as_ptr() == tokens[0].access_token().as_ptr())
+    );
+    assert_eq!(server.connections(), 1);
+    assert!(took < Duration::from_millis(900), "{took:?}");
+}
+
+#[test]
+fn dead_endpoint_costs_one_timeout() {
+    let server = Server::start(|_, stream| {
+        thread::sleep(Duration::from_secs(3));
+        drop(stream);
+    });
+    let authenticator = server
+        .builder()
+        .timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let (outcomes, took) = ask_from_all(&authenticator);
+    for outcome in outcomes {
+        assert!(matches!(outcome, Err(Error::Transport(_))));
+    }
+    assert_eq!(server.connections(), 1);
+    assert!(took < Duration::from_millis(950), "{took:?}");
+}
+
+#[test]
+fn refusal_is_shared() {
+    let server = Server::answering(|_| {
+        thread::sleep(Duration::from_millis(300));
+        answer("401 No", "", "")
+    });
+    let (outcomes, _) = ask_from_all(&server.builder().build().unwrap());
+    for outcome in outcomes {
+        assert_eq!(outcome.unwrap_err().status(), Some(401));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn stalled_fetch_keeps_nobody_elses_grant() {
+    let server = Server::answering(|n| {
+        if n == 1 {
+            thread::sleep(Duration::from_secs(3));
+        }
+        token_answer("t", HOUR)
+    });
+    let authenticator = server
+        .builder()
+        .timeout(Duration::from_secs(1))
+        .build()
+        .unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    thread::scope(|scope| {
+        let slow =
+            scope.spawn(|| authenticator.get_token(&Grant::client_credentials("slow", "s3cr3t")));
+        while server.connections() < 2 {
+            thread::yield_now();
+        }
+        let start = Instant::now();
+        authenticator.get_token(&grant()).unwrap();
+        authenticator
+            .get_token(&Grant::client_credentials("other", "s3cr3t"))
+            .unwrap();
+        assert!(start.elapsed() < Duration::from_millis(500));
+        slow.join().unwrap().unwrap_err();
+    });
+}
+
+#[test]
+fn panicking_leader_hands_over() {
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let (first, waiting) = (Arc::new(AtomicBool::new(true)), Arc::new(Barrier::new(2)));
+    let at_barrier = Arc::clone(&waiting);
+    let authenticator = server
+        .builder()
+        .http(move |http| {
+            let (first, at_barrier) = (Arc::clone(&first), Arc::clone(&at_barrier));
+            http.middleware(move |request: Request<SendBody>, next: MiddlewareNext| {
+                if first.swap(false, Ordering::SeqCst) {
+                    at_barrier.wait();
+                    thread::sleep(Duration::from_millis(100));
+                    panic!("in the middle of a token request");
+                }
+                next.handle(request)
+            })
+        })
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| authenticator.get_token(&grant()));
+        waiting.wait();
+        authenticator.get_token(&grant()).unwrap();
+        assert!(leader.join().is_err());
+    });
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn forgotten_token_is_fetched_once_for_all_who_forgot_it() {
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let authenticator = server.builder().build().unwrap();
+    let old = authenticator.get_token(&grant()).unwrap();
+    let barrier = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                barrier.wait();
+                authenticator.invalidate(&grant(), &old);
+                authenticator.get_token(&grant()).unwrap();
+            });
+        }
+    });
+    assert_eq!(server.connections(), 2);
+}
