@@ -79,29 +79,31 @@ impl Authenticator {
     /// [`get_token`](Self::get_token) by a given clock.
     fn get_token_by(&self, grant: &Grant, clock: impl Fn() -> Now + Copy) -> Result<Token, Error> {
         let mut now = clock();
-        let deadline = now.monotonic + self.0.timeout;
+        let start = now.monotonic;
+        // Not worked out for a hit, which needs none.
+        let deadline = || start + self.0.timeout;
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Refused(error) => return Err(error),
-                Claim::Follow(_) | Claim::Lead(_) if now.monotonic >= deadline => {
+                Claim::Follow(_) | Claim::Lead(_) if now.monotonic >= deadline() => {
                     let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
                     return Err(Error::Transport(Arc::new(timeout)));
                 }
                 Claim::Follow(flight) => {
-                    if let Some(outcome) = flight.wait(deadline, clock) {
+                    if let Some(outcome) = flight.wait(deadline(), clock) {
                         return outcome;
                     }
                 }
                 Claim::Lead(lead) if lead.is_renewal => {
-                    let outcome = self.renew(grant, deadline, clock);
+                    let outcome = self.renew(grant, deadline(), clock);
                     lead.land(&outcome, clock());
                     if outcome.is_ok() {
                         return outcome;
                     }
                 }
                 Claim::Lead(lead) => {
-                    let outcome = self.fetch(grant, deadline, clock);
+                    let outcome = self.fetch(grant, deadline(), clock);
                     lead.land(&outcome, clock());
                     return outcome;
                 }
@@ -204,5 +206,166 @@ impl fmt::Debug for Authenticator {
         f.debug_struct("Authenticator")
             .field("token_endpoint", &format_args!("{}", self.0.endpoint.uri()))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use mockito::{Mock, Server, ServerGuard};
+
+    use super::*;
+    use crate::environment::Environment;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// An `Authenticator`, its endpoint, and a clock that only the test moves.
+    struct World {
+        server: ServerGuard,
+        authenticator: Authenticator,
+        grant: Grant,
+        start: Now,
+        since: Cell<Duration>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let server = Server::new();
+            let builder = Authenticator::builder(Environment::Custom(server.url()));
+            let authenticator = builder.retries(0).build().unwrap();
+            let grant = Grant::client_credentials("id", "s3cr3t");
+            Self {
+                server,
+                authenticator,
+                grant,
+                start: Now::read(),
+                since: Cell::default(),
+            }
+        }
+
+        /// From now on the endpoint answers with a token for an hour.
+        fn serves(&mut self, access_token: &str) -> Mock {
+            let body =
+                r#"{"expires":"2021-12-31T01:00:00Z","token_type":"Bearer","access_token":""#;
+            self.answers(200, &format!("{body}{access_token}\"}}"))
+        }
+
+        fn answers(&mut self, status: usize, body: &str) -> Mock {
+            self.server.reset();
+            let mock = self
+                .server
+                .mock("POST", "/api/v2/oauth/token")
+                .with_status(status);
+            mock.with_header("date", "Fri, 31 Dec 2021 00:00:00 GMT")
+                .with_body(body)
+                .create()
+        }
+
+        fn get_at(&self, since: Duration) -> Result<String, Error> {
+            self.since.set(since);
+            let clock = || self.start.plus(self.since.get());
+            let token = self.authenticator.get_token_by(&self.grant, clock)?;
+            Ok(token.access_token().to_owned())
+        }
+    }
+
+    #[test]
+    fn token_is_renewed_ahead_of_time() {
+        let mut world = World::new();
+        world.serves("old");
+        assert_eq!(world.get_at(Duration::ZERO).unwrap(), "old");
+        let renewed = world.serves("new").expect(1);
+        assert_eq!(world.get_at(HOUR - MINUTE * 6).unwrap(), "old");
+        assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "new");
+        assert_eq!(world.get_at(HOUR + MINUTE).unwrap(), "new");
+        renewed.assert();
+    }
+
+    #[test]
+    fn outage_that_ends_before_the_token_does_is_not_noticed() {
+        let mut world = World::new();
+        world.serves("old");
+        world.get_at(Duration::ZERO).unwrap();
+        let outage = world.answers(503, "").expect_at_least(5).expect_at_most(11);
+        for second in (HOUR.as_secs() - 300..HOUR.as_secs() - 1).map(Duration::from_secs) {
+            assert_eq!(world.get_at(second).unwrap(), "old");
+        }
+        outage.assert();
+        world.serves("new");
+        assert_eq!(world.get_at(HOUR).unwrap(), "new");
+    }
+
+    #[test]
+    fn outage_that_outlasts_the_token_is_told() {
+        let mut world = World::new();
+        world.serves("old");
+        world.get_at(Duration::ZERO).unwrap();
+        world.answers(503, "");
+        assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "old");
+        assert_eq!(world.get_at(HOUR).unwrap_err().status(), Some(503));
+        world.serves("new");
+        assert_eq!(
+            world.get_at(HOUR).unwrap(),
+            "new",
+            "nothing is remembered of the failure"
+        );
+    }
+
+    #[test]
+    fn renewal_that_is_refused_is_no_error_while_the_token_lasts() {
+        let mut world = World::new();
+        world.serves("old");
+        world.get_at(Duration::ZERO).unwrap();
+        for (status, body) in [(401, ""), (200, "<html>"), (302, "")] {
+            world.answers(status, body);
+            assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "old");
+        }
+    }
+
+    #[test]
+    fn who_renews_a_token_that_runs_out_meanwhile_fetches_in_the_same_call() {
+        let mut world = World::new();
+        world.serves("old");
+        world.get_at(Duration::ZERO).unwrap();
+        world.answers(500, "");
+        world.since.set(HOUR - MINUTE);
+        // Each look at the clock moves it on by 20 s.
+        let clock = || {
+            world.since.set(world.since.get() + MINUTE / 3);
+            Now {
+                monotonic: world.start.monotonic,
+                ..world.start.plus(world.since.get())
+            }
+        };
+        let error = world
+            .authenticator
+            .get_token_by(&world.grant, clock)
+            .unwrap_err();
+        assert_eq!(
+            error.status(),
+            Some(500),
+            "the error of a fetch, since that of a renewal is told to nobody"
+        );
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_limit() {
+        for (retry, limit) in [
+            (0, 100),
+            (1, 200),
+            (4, 1600),
+            (5, 2000),
+            (40, 2000),
+            (u32::MAX, 2000),
+        ] {
+            let longest = (0..200).map(|_| back_off(retry)).max().unwrap();
+            let limit = Duration::from_millis(limit);
+            assert!(
+                longest < limit && longest > limit * 8 / 10,
+                "{retry}: {longest:?}"
+            );
+        }
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,15 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use crate::clock::{Lifetime, Now};
 use crate::error::Error;
 use crate::grant::Grant;
+use crate::hash::FoldedMultiply;
 use crate::jitter;
 use crate::token::Token;
 
+type Entries = HashMap<Grant, Entry, FoldedMultiply>;
+
 /// Tokens by grant, and who is fetching which. It is told the time and does no I/O.
 pub(crate) struct Cache {
-    entries: Mutex<HashMap<Grant, Entry>>,
+    entries: Mutex<Entries>,
     capacity: usize,
     refresh_before: Duration,
 }
@@ -43,8 +47,9 @@ struct Entry {
 
 struct Held {
     token: Token,
-    /// How long before its end it is to be renewed.
+    /// How long before its end it is to be renewed, and when that is: for a hit, to compare is cheaper than to subtract.
     window: Duration,
+    renew_at: Option<Now>,
 }
 
 /// The server's `Retry-After`.
@@ -64,12 +69,14 @@ enum Decision<'a> {
 
 impl Entry {
     fn decide(&self, now: Now) -> Decision<'_> {
-        if let Some(Held { token, window }) = &self.held {
-            let left = token.lifetime().left(now);
-            if left > *window {
+        if let Some(Held {
+            token, renew_at, ..
+        }) = &self.held
+        {
+            if renew_at.is_none_or(|due| now.is_before(due)) {
                 return Decision::Hit(token);
             }
-            if !left.is_zero() {
+            if !token.lifetime().is_over(now) {
                 return if self.may_renew(now) {
                     Decision::Renew
                 } else {
@@ -108,8 +115,9 @@ impl Entry {
 
 impl Cache {
     pub(crate) fn new(capacity: usize, refresh_before: Duration) -> Self {
+        let entries = Mutex::new(HashMap::with_hasher(FoldedMultiply::new()));
         Self {
-            entries: Mutex::new(HashMap::new()),
+            entries,
             capacity,
             refresh_before,
         }
@@ -165,12 +173,14 @@ impl Cache {
 
     /// Forgets all. A fetch in flight goes on for those who wait for it, but no longer fills the cache.
     pub(crate) fn clear(&self) {
-        let forgotten = std::mem::take(&mut *self.lock());
-        // Out of the lock: to wipe a thousand tokens takes a while.
-        drop(forgotten);
+        // Dropped out of the lock: to wipe a thousand tokens takes a while.
+        let _forgotten = mem::replace(
+            &mut *self.lock(),
+            HashMap::with_hasher(FoldedMultiply::new()),
+        );
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Grant, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         lock(&self.entries)
     }
 }
@@ -181,7 +191,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Evicts down to `room` entries: who has no usable token first, then who loses it soonest, but nobody in flight.
-fn shrink(entries: &mut HashMap<Grant, Entry>, room: usize, now: Now) {
+fn shrink(entries: &mut Entries, room: usize, now: Now) {
     while entries.len() > room {
         let idle = entries.values().filter(|entry| entry.flight.is_none());
         let Some(least) = idle.map(|entry| entry.left(now)).min() else {
@@ -199,7 +209,7 @@ fn jittered_window(lifetime: &Lifetime, refresh_before: Duration) -> Duration {
     window.saturating_sub(jitter::part_of(window / 4))
 }
 
-fn remove_if_empty(entries: &mut HashMap<Grant, Entry>, grant: &Grant) {
+fn remove_if_empty(entries: &mut Entries, grant: &Grant) {
     let is_empty =
         |entry: &Entry| entry.held.is_none() && entry.flight.is_none() && entry.refusal.is_none();
     if entries.get(grant).is_some_and(is_empty) {
@@ -229,9 +239,11 @@ impl Lead<'_> {
         self.finish(landing, |entry| match outcome {
             Ok(token) => {
                 let window = jittered_window(token.lifetime(), refresh_before);
+                let renew_at = token.lifetime().before_end(window);
                 entry.held = Some(Held {
                     token: token.clone(),
                     window,
+                    renew_at,
                 });
                 entry.pause = None;
                 entry.refusal = None;

@@ -16,6 +16,11 @@ impl Now {
             wall: SystemTime::now(),
         }
     }
+
+    /// Whether both clocks say so.
+    pub(crate) fn is_before(self, later: Self) -> bool {
+        self.monotonic < later.monotonic && self.wall < later.wall
+    }
 }
 
 /// A span of time that is over when either clock says so.
@@ -37,6 +42,15 @@ impl Lifetime {
             .saturating_duration_since(self.start.monotonic);
         let wall = now.wall.duration_since(self.start.wall).unwrap_or_default();
         self.length.saturating_sub(monotonic.max(wall))
+    }
+
+    /// The moment that is so long before the end; `None` where it is too far away for a clock to tell.
+    pub(crate) fn before_end(&self, window: Duration) -> Option<Now> {
+        let elapsed = self.length.saturating_sub(window);
+        Some(Now {
+            monotonic: self.start.monotonic.checked_add(elapsed)?,
+            wall: self.start.wall.checked_add(elapsed)?,
+        })
     }
 
     pub(crate) fn is_over(&self, now: Now) -> bool {

@@ -16,9 +16,12 @@ mod endpoint;
 mod environment;
 mod error;
 mod grant;
+mod hash;
 mod jitter;
 mod json;
 mod redact;
+#[cfg(feature = "wipe")]
+mod resolve;
 mod response;
 mod secret;
 mod token;
