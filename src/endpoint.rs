@@ -107,7 +107,12 @@ impl Endpoint {
             .map_err(transport)?;
 
         let status = response.status().as_u16();
-        let mut buffer = Zeroizing::new(vec![0; MAX_BODY + 1]);
+        // One byte more than can be used tells a body that is too large.
+        let announced = response
+            .body()
+            .content_length()
+            .and_then(|n| usize::try_from(n).ok());
+        let mut buffer = Zeroizing::new(vec![0; announced.unwrap_or(MAX_BODY).min(MAX_BODY) + 1]);
         let body = match status {
             200..=299 => read(response.body_mut().as_reader(), &mut buffer)
                 .map_err(|e| transport(e.into()))?,

@@ -2,17 +2,18 @@
 
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
 use zeroize::Zeroize;
 
+use crate::resolve::ThreadlessForAddresses;
+
 /// An agent like `Agent::new_with_config`'s that leaves no plaintext in the buffers of its connections.
 pub(crate) fn agent(config: Config) -> Agent {
     // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
     let connector = DefaultConnector::new().chain(WipingConnector);
-    Agent::with_parts(config, connector, DefaultResolver::default())
+    Agent::with_parts(config, connector, ThreadlessForAddresses::default())
 }
 
 #[derive(Debug)]
