@@ -100,8 +100,8 @@ impl Bench {
                     .map(|i| grant(if distinct { i } else { 0 }))
                     .collect();
                 let (hits, floors) = self.by_turns(
-                    || self.from_threads(threads, |i| hit(&authenticator, &grants[i])),
-                    || self.from_threads(threads, |_| floor.call()),
+                    || self.on_threads(threads, |i| hit(&authenticator, &grants[i])),
+                    || self.on_threads(threads, |_| floor.call()),
                 );
                 print(&format!("hit, {threads} threads, {which}"), &hits, &floors);
             }
@@ -174,7 +174,7 @@ impl Bench {
     }
 
     /// The time for a call of each thread, from the first start to the last end.
-    fn from_threads(&self, threads: usize, call: impl Fn(usize) + Sync) -> f64 {
+    fn on_threads(&self, threads: usize, call: impl Fn(usize) + Sync) -> f64 {
         let barrier = Barrier::new(threads + 1);
         let calls = self.calls / 4;
         thread::scope(|scope| {
@@ -325,7 +325,7 @@ impl Server {
             listener
                 .incoming()
                 .flatten()
-                .for_each(|stream| answer(stream, &theirs))
+                .for_each(|stream| answer(stream, &theirs));
         });
         Self { base_url, state }
     }

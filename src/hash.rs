@@ -120,7 +120,7 @@ mod tests {
         for shift in [0, 56] {
             let mut counts = [0; 256];
             for hash in &hashes {
-                counts[usize::from((hash >> shift) as u8)] += 1;
+                counts[usize::from((hash >> shift).to_le_bytes()[0])] += 1;
             }
             assert!(counts.iter().all(|n| (1..48).contains(n)), "{counts:?}");
         }

@@ -1,0 +1,682 @@
+//! Looks at every block of memory when it is freed, and at those that never are, for what should have been wiped.
+//!
+//! A secret counts by any of its aligned pieces of 8 bytes: a copy that was cut, moved or partly overwritten is a copy.
+
+#![expect(unsafe_code, reason = "an allocator that looks at what it frees")]
+
+#[path = "it/support.rs"]
+#[expect(dead_code, reason = "most of it is for the other tests")]
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, UnsafeCell};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::panic;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weseedo_auth::ureq::http::Request;
+use weseedo_auth::ureq::middleware::MiddlewareNext;
+use weseedo_auth::ureq::tls::{Certificate, TlsConfig};
+use weseedo_auth::ureq::{Agent, SendBody};
+use weseedo_auth::{Authenticator, Builder, Environment, Grant};
+use zeroize::Zeroizing;
+
+use crate::support::{DATE, HOUR, answer, read_request, token_answer, token_body};
+
+const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyEnFgUjIaPlO0_c";
+const PASSWORD: &str = "u3Hq8ZxTn5RbWc1VyKj7MfLd9SgPe2AoQi6XtNrBkYv4EwJmDhGzUsCaFlOI0p_p";
+/// With characters that JSON may escape.
+const TOKEN: &str = "kV9/bT3nQx7Zr/5LmYc1Hs8Wd=gJf2PuXe6Ri4Na+oBtSvKyEqGwCzDhMjUlAp0_t";
+const NEW_TOKEN: &str = "aB4cWz8XkL1qTn6VrYs3JhPd9FgMe7RoUi5QtNvZbGxKcEwSyDmHjCuIlAfOp2_u";
+
+/// The two kinds of what must not be found.
+const SECRETS: [&str; 2] = [CLIENT_SECRET, PASSWORD];
+const TOKENS: [&str; 2] = [TOKEN, NEW_TOKEN];
+
+/// Whether a block holds a piece of any of these.
+fn holds(block: &[u8], texts: [&str; 2]) -> bool {
+    let pieces = || {
+        texts
+            .iter()
+            .flat_map(|text| text.as_bytes().as_chunks::<8>().0)
+    };
+    let mut is_first = [false; 256];
+    for piece in pieces() {
+        is_first[usize::from(piece[0])] = true;
+    }
+    block
+        .windows(8)
+        .any(|window| is_first[usize::from(window[0])] && pieces().any(|piece| window == piece))
+}
+
+struct Scanner {
+    is_on: AtomicBool,
+    /// Blocks with secrets, and with tokens.
+    freed: [AtomicUsize; 2],
+    live: Live,
+}
+
+thread_local! {
+    /// A server's thread has the secrets too, and does not wipe them.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[global_allocator]
+static SCANNER: Scanner = Scanner {
+    is_on: AtomicBool::new(false),
+    freed: [const { AtomicUsize::new(0) }; 2],
+    live: Live {
+        lock: AtomicBool::new(false),
+        blocks: UnsafeCell::new([(0, 0); SLOTS]),
+    },
+};
+
+// SAFETY: passes everything on to the system's allocator. `realloc` is the trait's default, which frees the old block
+// here.
+unsafe impl GlobalAlloc for Scanner {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise, passed on; then `block` is this long.
+        let block = unsafe { System.alloc(layout) };
+        if !block.is_null() && self.is_watching() {
+            // What was here before must not count.
+            // SAFETY: as above.
+            unsafe { block.write_bytes(0xa5, layout.size()) };
+            self.live.insert(block as usize, layout.size());
+        }
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if self.is_watching() {
+            self.live.remove(block as usize);
+            // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but ours.
+            let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+            for (count, texts) in self.freed.iter().zip([SECRETS, TOKENS]) {
+                count.fetch_add(usize::from(holds(bytes, texts)), SeqCst);
+            }
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+impl Scanner {
+    fn is_watching(&self) -> bool {
+        self.is_on.load(SeqCst) && !GUARDED.try_with(Cell::get).unwrap_or(true)
+    }
+
+    /// Runs `scene` and returns what it left: blocks with secrets and with tokens, freed and live.
+    fn watch(&self, scene: impl FnOnce()) -> Found {
+        self.live.clear();
+        self.freed.iter().for_each(|count| count.store(0, SeqCst));
+        self.is_on.store(true, SeqCst);
+        scene();
+        self.is_on.store(false, SeqCst);
+        let [secrets, tokens] = self.freed.each_ref().map(|count| count.load(SeqCst));
+        Found {
+            secrets,
+            tokens,
+            live: self.live.count(),
+        }
+    }
+}
+
+struct Found {
+    secrets: usize,
+    tokens: usize,
+    live: usize,
+}
+
+const SLOTS: usize = 1 << 16;
+
+/// The blocks that are in use, by address, behind a spin lock: a `Mutex` might allocate.
+struct Live {
+    lock: AtomicBool,
+    blocks: UnsafeCell<[(usize, usize); SLOTS]>,
+}
+
+// SAFETY: `with` gives `blocks` to one thread at a time.
+unsafe impl Sync for Live {}
+
+impl Live {
+    fn with<T>(&self, run: impl FnOnce(&mut [(usize, usize); SLOTS]) -> T) -> T {
+        while self.lock.swap(true, SeqCst) {
+            std::hint::spin_loop();
+        }
+        // SAFETY: only the holder of the lock comes here, and `run` cannot keep the reference.
+        let result = run(unsafe { &mut *self.blocks.get() });
+        self.lock.store(false, SeqCst);
+        result
+    }
+
+    /// Where a block is, or an empty slot for it. A removed block leaves a 1 behind.
+    fn slot(
+        blocks: &[(usize, usize); SLOTS],
+        block: usize,
+        is_it: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        (0..SLOTS)
+            .map(|i| (block / 16 + i) % SLOTS)
+            .take_while(|i| blocks[*i].0 != 0)
+            .find(|i| is_it(blocks[*i].0))
+    }
+
+    fn insert(&self, block: usize, size: usize) {
+        self.with(|blocks| {
+            let slot = (0..SLOTS)
+                .map(|i| (block / 16 + i) % SLOTS)
+                .find(|i| blocks[*i].0 <= 1);
+            blocks[slot.expect("few blocks are live at once")] = (block, size);
+        });
+    }
+
+    fn remove(&self, block: usize) {
+        self.with(|blocks| {
+            if let Some(slot) = Self::slot(blocks, block, |other| other == block) {
+                blocks[slot] = (1, 0);
+            }
+        });
+    }
+
+    fn clear(&self) {
+        self.with(|blocks| blocks.fill((0, 0)));
+    }
+
+    fn count(&self) -> usize {
+        self.with(|blocks| {
+            let live = blocks.iter().filter(|(block, _)| *block > 1);
+            // SAFETY: these blocks were not freed while they were watched, and no thread of the scene is left to do so.
+            let bytes = live.map(|(block, size)| unsafe {
+                std::slice::from_raw_parts(*block as *const u8, *size)
+            });
+            bytes
+                .filter(|bytes| holds(bytes, SECRETS) || holds(bytes, TOKENS))
+                .count()
+        })
+    }
+}
+
+/// A token endpoint, over TLS if it has a certificate. An answer is written in pieces, as they are.
+struct Endpoint {
+    base_url: String,
+    certificate: Option<Certificate<'static>>,
+}
+
+impl Endpoint {
+    fn start(is_tls: bool, answer: impl Fn(usize, &str) -> Vec<String> + Send + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (certificate, config) = if is_tls {
+            let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            let private =
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
+            let config = ServerConfig::builder_with_provider(Arc::new(
+                rustls::crypto::ring::default_provider(),
+            ))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], private)
+            .unwrap();
+            (
+                Some(Certificate::from_der(key.cert.der()).to_owned()),
+                Some(Arc::new(config)),
+            )
+        } else {
+            (None, None)
+        };
+        thread::spawn(move || {
+            GUARDED.set(true);
+            let mut open = Vec::new();
+            for (n, mut stream) in listener.incoming().flatten().enumerate() {
+                match &config {
+                    Some(config) => {
+                        let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+                        let mut stream = StreamOwned::new(connection, stream);
+                        serve(&mut stream, n, &answer);
+                        stream.conn.send_close_notify();
+                        let _ = stream.flush();
+                    }
+                    None if serve(&mut stream, n, &answer) => open.push(stream),
+                    None => {}
+                }
+            }
+        });
+        let scheme = if is_tls { "https" } else { "http" };
+        Self {
+            base_url: format!("{scheme}://{address}"),
+            certificate,
+        }
+    }
+
+    fn builder(&self) -> Builder {
+        let certificate = self.certificate.clone();
+        Authenticator::builder(Environment::Custom(self.base_url.clone()))
+            .retries(0)
+            .http(move |http| match certificate.clone() {
+                Some(certificate) => http.tls_config(
+                    TlsConfig::builder()
+                        .root_certs([certificate].into())
+                        .build(),
+                ),
+                None => http,
+            })
+    }
+
+    fn authenticator(&self) -> Authenticator {
+        self.builder().build().unwrap()
+    }
+}
+
+/// Returns whether the connection is to stay open, as the answer says.
+fn serve(
+    stream: &mut (impl Read + Write),
+    n: usize,
+    answer: impl Fn(usize, &str) -> Vec<String>,
+) -> bool {
+    let request = read_request(stream);
+    let pieces = answer(n, &request);
+    let stays_open = !pieces.concat().contains("Connection: close");
+    for (i, piece) in pieces.into_iter().enumerate() {
+        if i > 0 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = stream
+            .write_all(piece.as_bytes())
+            .and_then(|()| stream.flush());
+    }
+    stays_open
+}
+
+fn client_credentials() -> Grant {
+    Grant::client_credentials("id", CLIENT_SECRET)
+}
+
+fn password() -> Grant {
+    Grant::password("id", CLIENT_SECRET, "jan", PASSWORD)
+}
+
+/// What a scene must or may leave.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// A control: what finds nothing here can't find anything elsewhere either.
+    MustBeFreed,
+    MustBeLive,
+    AtMost {
+        secrets: usize,
+        tokens: usize,
+        live: usize,
+    },
+}
+
+const NOTHING: Rule = freed(0, 0);
+
+const fn freed(secrets: usize, tokens: usize) -> Rule {
+    Rule::AtMost {
+        secrets,
+        tokens,
+        live: 0,
+    }
+}
+
+/// What an unusable answer holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    Token,
+    Echo,
+    Both,
+}
+
+#[derive(Default)]
+struct Runner {
+    passed: usize,
+    failed: usize,
+}
+
+impl Runner {
+    fn scene(&mut self, name: &str, rule: Rule, scene: impl FnOnce()) {
+        let Found {
+            secrets,
+            tokens,
+            live,
+        } = SCANNER.watch(scene);
+        let is_ok = match rule {
+            Rule::MustBeFreed => secrets > 0 && tokens > 0,
+            Rule::MustBeLive => live > 0,
+            Rule::AtMost {
+                secrets: s,
+                tokens: t,
+                live: l,
+            } => secrets <= s && tokens <= t && live <= l,
+        };
+        let name = format!(
+            "{name:<58} freed with secrets {secrets:>2}, with tokens {tokens:>2}; live {live:>2}"
+        );
+        self.verdict(&name, is_ok);
+    }
+
+    fn verdict(&mut self, name: &str, is_ok: bool) {
+        println!("{name} ... {}", if is_ok { "ok" } else { "FAILED" });
+        *(if is_ok {
+            &mut self.passed
+        } else {
+            &mut self.failed
+        }) += 1;
+    }
+
+    /// One call of `get_token` with each grant. `Ok` expects a token, in so many records of TLS.
+    fn calls(
+        &mut self,
+        name: &str,
+        expected: Result<usize, Holds>,
+        answer: impl Fn(usize, &str) -> Vec<String> + Send + Clone + 'static,
+    ) {
+        // Of each record of each call, rustls frees two copies.
+        let tls = match expected {
+            Ok(records) => freed(0, 4 * records),
+            Err(Holds::Token) => freed(0, 4),
+            Err(Holds::Echo) => freed(4, 0),
+            Err(Holds::Both) => freed(4, 4),
+        };
+        for (scheme, is_tls, rule) in [("http", false, NOTHING), ("https", true, tls)] {
+            let endpoint = Endpoint::start(is_tls, answer.clone());
+            self.scene(&format!("{name}, {scheme}"), rule, || {
+                let authenticator = endpoint.authenticator();
+                for grant in [client_credentials(), password()] {
+                    let outcome = authenticator.get_token(&grant);
+                    assert_eq!(outcome.is_ok(), expected.is_ok(), "{outcome:?}");
+                    drop(format!("{outcome:?} {authenticator:?} {grant:?}"));
+                    if let Err(error) = outcome {
+                        drop(error.to_string());
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn chunked(pieces: &[&str]) -> Vec<String> {
+    let head = format!("HTTP/1.1 200 OK\r\nDate: {DATE}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunks = pieces
+        .iter()
+        .map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()));
+    std::iter::once(head)
+        .chain(chunks)
+        .chain(["0\r\n\r\n".to_owned()])
+        .collect()
+}
+
+fn main() -> ExitCode {
+    let mut run = Runner::default();
+    controls(&mut run);
+    answers(&mut run);
+    unusable_answers(&mut run);
+    lives_of_a_token(&mut run);
+    requests(&mut run);
+    api_calls(&mut run);
+    println!("{} passed, {} failed", run.passed, run.failed);
+    if run.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn whole() -> Vec<String> {
+    vec![token_answer(TOKEN, HOUR)]
+}
+
+fn controls(run: &mut Runner) {
+    let endpoint = Endpoint::start(false, move |_, _| whole());
+    run.scene("control: a plain agent", Rule::MustBeFreed, || {
+        let agent = Agent::new_with_defaults();
+        let body = format!(r#"{{"client_secret":"{CLIENT_SECRET}"}}"#);
+        let mut answer = agent.post(&endpoint.base_url).send(&body).unwrap();
+        drop(answer.body_mut().read_to_string().unwrap());
+    });
+    let kept = Cell::new(None);
+    run.scene("control: a token that is kept", Rule::MustBeLive, || {
+        kept.set(Some(
+            endpoint.authenticator().get_token(&password()).unwrap(),
+        ));
+    });
+    drop(kept);
+}
+
+fn answers(run: &mut Runner) {
+    run.calls("both grants", Ok(1), move |_, _| whole());
+    run.calls("a token with escapes", Ok(1), |_, _| {
+        let escaped = TOKEN
+            .replace('/', r"\/")
+            .replace('=', r"\u003d")
+            .replace('k', r"\u006b");
+        vec![token_answer(&escaped, HOUR)]
+    });
+    run.calls("an answer in pieces", Ok(3), |_, _| {
+        let text = token_answer(TOKEN, HOUR);
+        text.as_bytes()
+            .chunks(50)
+            .map(|piece| str::from_utf8(piece).unwrap().to_owned())
+            .collect()
+    });
+    run.calls("an answer in chunks", Ok(2), |_, _| {
+        let body = token_body(TOKEN, HOUR);
+        chunked(&[&body[..40], &body[40..70], &body[70..]])
+    });
+}
+
+fn unusable_answers(run: &mut Runner) {
+    run.calls(
+        "an error that echoes the whole request",
+        Err(Holds::Echo),
+        |_, request| vec![answer("400 Bad Request", "", request)],
+    );
+    run.calls("an error that quotes the request in JSON", Err(Holds::Echo), |_, request| {
+        let quoted = request.replace('\\', r"\\").replace('"', r#"\""#).replace("\r\n", r"\r\n");
+        let body = format!(r#"{{"error":"{CLIENT_SECRET}","error_description":"{quoted}","message":"{quoted}"}}"#);
+        vec![answer("401 Unauthorized", "", &body)]
+    });
+    run.calls(
+        "an unavailable endpoint that echoes",
+        Err(Holds::Echo),
+        |_, request| vec![answer("503 Busy", "Retry-After: 60\r\n", request)],
+    );
+    run.calls(
+        "a success that echoes as a JSON string",
+        Err(Holds::Both),
+        |_, _| {
+            vec![answer(
+                "200 OK",
+                "",
+                &format!(r#""\u0041 {CLIENT_SECRET} {TOKEN}""#),
+            )]
+        },
+    );
+    run.calls("a truncated body", Err(Holds::Token), |_, _| {
+        let text = token_answer(TOKEN, HOUR);
+        vec![text[..text.len() - 5].to_owned()]
+    });
+    run.calls("a redirect", Err(Holds::Echo), |_, request| {
+        vec![answer(
+            "307 Temporary Redirect",
+            "Location: http://127.0.0.1:1/\r\n",
+            request,
+        )]
+    });
+    run.calls(
+        "an access_token of the wrong type",
+        Err(Holds::Token),
+        |_, _| {
+            let body = token_body(TOKEN, HOUR).replace(
+                &format!("\"{TOKEN}\""),
+                &format!(r#"["{TOKEN}","\u0041{TOKEN}"]"#),
+            );
+            vec![answer("200 OK", "", &body)]
+        },
+    );
+    run.calls(
+        "an access_token as the name of a field",
+        Err(Holds::Token),
+        |_, _| {
+            vec![answer(
+                "200 OK",
+                "",
+                &format!(r#"{{"\u006b{}":1,"{TOKEN}":{{"{TOKEN}":2}}}}"#, &TOKEN[1..]),
+            )]
+        },
+    );
+    run.calls(
+        "a token that was over on arrival",
+        Err(Holds::Token),
+        |_, _| vec![token_answer(TOKEN, HOUR).replace("31 Dec 2021", "31 Dec 2022")],
+    );
+}
+
+fn lives_of_a_token(run: &mut Runner) {
+    // The window of a token's last quarter comes within a moment.
+    let endpoint = Endpoint::start(false, |n, _| match n {
+        0 => vec![token_answer(TOKEN, Duration::from_millis(200))],
+        _ => vec![token_answer(NEW_TOKEN, HOUR)],
+    });
+    run.scene("a renewal", NOTHING, || {
+        let authenticator = endpoint.authenticator();
+        while authenticator.get_token(&password()).unwrap().access_token() != NEW_TOKEN {
+            thread::yield_now();
+        }
+    });
+    let endpoint = Endpoint::start(false, move |_, _| whole());
+    run.scene("an eviction", NOTHING, || {
+        let authenticator = endpoint.builder().capacity(1).build().unwrap();
+        for id in 0..20 {
+            authenticator
+                .get_token(&Grant::client_credentials(id.to_string(), CLIENT_SECRET))
+                .unwrap();
+        }
+    });
+    run.scene("invalidate and clear", NOTHING, || {
+        let authenticator = endpoint.authenticator();
+        let token = authenticator.get_token(&password()).unwrap();
+        authenticator.invalidate(&password(), &token);
+        authenticator.get_token(&password()).unwrap();
+        authenticator.clear();
+    });
+    run.scene("a failure while others wait", NOTHING, || {
+        let endpoint = Endpoint::start(false, |_, request| {
+            thread::sleep(Duration::from_millis(100));
+            vec![answer("400 Bad Request", "", request)]
+        });
+        let authenticator = endpoint.authenticator();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| authenticator.get_token(&password()).unwrap_err());
+            }
+        });
+    });
+    panic::set_hook(Box::new(|_| {}));
+    run.scene("a leader that panics after the answer", NOTHING, || {
+        let first = Arc::new(AtomicBool::new(true));
+        let authenticator = endpoint
+            .builder()
+            .http(move |http| {
+                let first = Arc::clone(&first);
+                http.middleware(move |request: Request<SendBody>, next: MiddlewareNext| {
+                    let answer = next.handle(request);
+                    assert!(
+                        !first.swap(false, SeqCst),
+                        "in the middle of a token request"
+                    );
+                    answer
+                })
+            })
+            .build()
+            .unwrap();
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            let get = || {
+                barrier.wait();
+                authenticator.get_token(&password())
+            };
+            let panics = [scope.spawn(get), scope.spawn(get)].map(|thread| thread.join().is_err());
+            assert!(panics.contains(&true) && panics.contains(&false));
+        });
+    });
+    drop(panic::take_hook());
+    run.scene(
+        "dropping the Authenticator while a token is in use",
+        NOTHING,
+        || {
+            let token = endpoint.authenticator().get_token(&password()).unwrap();
+            assert_eq!(token.clone().access_token(), TOKEN);
+        },
+    );
+}
+
+/// What lies in ureq's buffer before and after it is sent.
+fn requests(run: &mut Runner) {
+    let (asked, answers) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let barriers = (Arc::clone(&asked), Arc::clone(&answers));
+    let endpoint = Endpoint::start(false, move |_, _| {
+        barriers.0.wait();
+        barriers.1.wait();
+        whole()
+    });
+    let mut live = 0;
+    run.scene("a request that waits for its answer", NOTHING, || {
+        let authenticator = endpoint.authenticator();
+        thread::scope(|scope| {
+            scope.spawn(|| authenticator.get_token(&client_credentials()).unwrap());
+            asked.wait();
+            live = SCANNER.live.count();
+            answers.wait();
+        });
+    });
+    run.verdict(
+        &format!("  meanwhile: the grant, the cache's key and the body, {live} live"),
+        live == 3,
+    );
+
+    run.scene("a request that is never sent", NOTHING, || {
+        let authenticator = endpoint
+            .builder()
+            .http(|http| http.timeout_send_body(Some(Duration::ZERO)))
+            .build();
+        authenticator.unwrap().get_token(&password()).unwrap_err();
+    });
+}
+
+fn api_calls(run: &mut Runner) {
+    // Serves the token request and one API call, which it answers with the header that came with it.
+    let endpoint = Endpoint::start(false, |n, request| match n {
+        0 => whole(),
+        _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],
+    });
+    // ureq frees the header's value, and the agent holds the grant's secret.
+    let rule = Rule::AtMost {
+        secrets: 0,
+        tokens: 1,
+        live: 1,
+    };
+    let kept = Cell::new(None);
+    run.scene("an API call whose connection is kept", rule, || {
+        let authenticator = endpoint.authenticator();
+        let agent = authenticator.agent(client_credentials());
+        let mut answer = agent
+            .get(format!("{}/api", endpoint.base_url))
+            .call()
+            .unwrap();
+        // Into memory that is wiped: what a caller reads is the caller's.
+        let mut body = Zeroizing::new([0; 4096]);
+        while answer.body_mut().as_reader().read(&mut *body).unwrap() > 0 {}
+        drop(answer);
+        authenticator.clear();
+        kept.set(Some(agent));
+    });
+    drop(kept);
+}
