@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::{Level, debug, log_enabled, warn};
 use ureq::Agent;
-use ureq::config::{Config, ConfigBuilder};
+use ureq::config::{Config, ConfigBuilder, RedirectAuthHeaders};
 use ureq::http::Uri;
 use ureq::middleware::Middleware;
 use ureq::typestate::AgentScope;
@@ -64,6 +64,8 @@ impl Endpoint {
         agent(
             config
                 .https_only(is_https(&self.uri))
+                // The same host is not the same origin: ureq's other choice would carry the token to another port.
+                .redirect_auth_headers(RedirectAuthHeaders::Never)
                 .middleware(middleware)
                 .build(),
         )

@@ -19,8 +19,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rcgen::CertificateParams;
+use rustls::{ServerConnection, StreamOwned};
 use weseedo_auth::ureq::http::Request;
 use weseedo_auth::ureq::middleware::MiddlewareNext;
 use weseedo_auth::ureq::tls::{Certificate, TlsConfig};
@@ -28,7 +28,7 @@ use weseedo_auth::ureq::{Agent, SendBody};
 use weseedo_auth::{Authenticator, Builder, Environment, Grant};
 use zeroize::Zeroizing;
 
-use crate::support::{DATE, HOUR, answer, read_request, token_answer, token_body};
+use crate::support::{DATE, HOUR, answer, certificate, read_request, token_answer, token_body};
 
 const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyEnFgUjIaPlO0_c";
 const PASSWORD: &str = "u3Hq8ZxTn5RbWc1VyKj7MfLd9SgPe2AoQi6XtNrBkYv4EwJmDhGzUsCaFlOI0p_p";
@@ -213,25 +213,9 @@ impl Endpoint {
     fn start(is_tls: bool, answer: impl Fn(usize, &str) -> Vec<String> + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let (certificate, config) = if is_tls {
-            let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-            let private =
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
-            let config = ServerConfig::builder_with_provider(Arc::new(
-                rustls::crypto::ring::default_provider(),
-            ))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![key.cert.der().clone()], private)
-            .unwrap();
-            (
-                Some(Certificate::from_der(key.cert.der()).to_owned()),
-                Some(Arc::new(config)),
-            )
-        } else {
-            (None, None)
-        };
+        let tls =
+            is_tls.then(|| certificate(&CertificateParams::new(["127.0.0.1".to_owned()]).unwrap()));
+        let (certificate, config) = tls.unzip();
         thread::spawn(move || {
             GUARDED.set(true);
             let mut open = Vec::new();

@@ -1,8 +1,12 @@
 //! What a user of the crate would notice, one file for each subject.
 
+mod bearer;
 mod config;
 mod examples;
 mod failures;
+mod hostile;
 mod support;
 mod threads;
+#[cfg(feature = "rustls")]
+mod tls;
 mod token;

@@ -7,6 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "rustls")]
+use rcgen::{CertificateParams, KeyPair};
+#[cfg(feature = "rustls")]
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+#[cfg(feature = "rustls")]
+use weseedo_auth::ureq::tls::Certificate;
 use weseedo_auth::{Authenticator, Builder, Environment, Grant};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -98,5 +104,38 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Answers one request over TLS.
+#[cfg(feature = "rustls")]
+pub fn answer_over_tls(
+    stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    answer: impl FnOnce(&str) -> String,
+) {
+    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+    let mut stream = StreamOwned::new(connection, stream);
+    let request = read_request(&mut stream);
+    let _ = stream.write_all(answer(&request).as_bytes());
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+}
+
+/// A self-signed certificate, and a server's settings with it.
+#[cfg(feature = "rustls")]
+pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<ServerConfig>) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::from(key))
+            .unwrap();
+    (
+        Certificate::from_der(certificate.der()).to_owned(),
+        Arc::new(config),
     )
 }

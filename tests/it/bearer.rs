@@ -1,0 +1,284 @@
+//! API calls that carry the token, and those that must not.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use mockito::{Matcher, Mock, Server, ServerGuard};
+use weseedo_auth::ureq::config::RedirectAuthHeaders;
+use weseedo_auth::ureq::{self, Agent};
+use weseedo_auth::{Authenticator, Builder, Environment, Error};
+
+use crate::support::{self, DATE, HOUR, answer, grant, token_answer, token_body};
+
+const PATH: &str = "/api/v2/oauth/token";
+
+fn builder(server: &ServerGuard) -> Builder {
+    Authenticator::builder(Environment::Custom(server.url()))
+}
+
+fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
+    server
+        .mock("POST", PATH)
+        .with_header("date", DATE)
+        .with_body(token_body(access_token, HOUR))
+}
+
+fn api_mock(server: &mut ServerGuard, authorization: impl Into<Matcher>) -> Mock {
+    server
+        .mock("GET", "/api/v2/meetings")
+        .match_header("authorization", authorization)
+}
+
+fn meetings(server: &ServerGuard) -> String {
+    format!("{}/api/v2/meetings", server.url())
+}
+
+#[test]
+fn agent_brings_the_token_and_the_settings() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n")
+        .match_header("user-agent", "clinic/1.0")
+        .expect(1)
+        .create();
+    let api = api_mock(&mut server, "Bearer t0k3n")
+        .match_header("user-agent", "clinic/1.0")
+        .expect(2)
+        .create();
+    let authenticator = builder(&server)
+        .http(|http| http.user_agent("clinic/1.0"))
+        .build()
+        .unwrap();
+    let agent = authenticator.agent(grant());
+    for _ in 0..2 {
+        agent.get(meetings(&server)).call().unwrap();
+    }
+    tokens.assert();
+    api.assert();
+}
+
+#[test]
+fn middleware_serves_an_agent_of_the_users_own() {
+    let mut server = Server::new();
+    token_mock(&mut server, "t0k3n").create();
+    let api = api_mock(&mut server, "Bearer t0k3n").create();
+    let bearer = builder(&server).build().unwrap().bearer(grant());
+    let agent: Agent = Agent::config_builder().middleware(bearer).build().into();
+    agent.get(meetings(&server)).call().unwrap();
+    api.assert();
+}
+
+#[test]
+fn other_origins_get_no_header() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(0).create();
+    let mut other = Server::new();
+    let api = api_mock(&mut other, Matcher::Missing).expect(1).create();
+    let agent = builder(&server).build().unwrap().agent(grant());
+    agent.get(meetings(&other)).call().unwrap();
+    // The same server by another name is another origin.
+    let renamed = meetings(&server).replace("127.0.0.1", "localhost");
+    agent.get(renamed).call().unwrap_err();
+    tokens.assert();
+    api.assert();
+}
+
+#[test]
+fn redirect_to_another_host_does_not_carry_the_header() {
+    let mut other = Server::new();
+    let elsewhere = api_mock(&mut other, Matcher::Missing).expect(1).create();
+    let mut server = Server::new();
+    token_mock(&mut server, "t0k3n").create();
+    let redirect = api_mock(&mut server, "Bearer t0k3n")
+        .with_status(302)
+        .with_header("location", &meetings(&other))
+        .expect(1)
+        .create();
+    // Another port is another origin, though ureq would take it for the same host.
+    let settings =
+        builder(&server).http(|http| http.redirect_auth_headers(RedirectAuthHeaders::SameHost));
+    settings
+        .build()
+        .unwrap()
+        .agent(grant())
+        .get(meetings(&server))
+        .call()
+        .unwrap();
+    redirect.assert();
+    elsewhere.assert();
+}
+
+#[test]
+fn token_endpoint_gets_no_header() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n")
+        .match_header("authorization", Matcher::Missing)
+        .expect(2)
+        .create();
+    let authenticator = builder(&server).build().unwrap();
+    authenticator
+        .agent(grant())
+        .post(format!("{}{PATH}", server.url()))
+        .send("")
+        .unwrap();
+    // Nor when the middleware is part of the token request's own agent.
+    let bearer = authenticator.bearer(grant());
+    let authenticator = builder(&server)
+        .http(move |http| http.middleware(bearer.clone()))
+        .build()
+        .unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    tokens.assert();
+}
+
+#[test]
+fn header_of_the_callers_own_is_left_alone() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(0).create();
+    let api = api_mock(&mut server, "Basic abc").create();
+    let agent = builder(&server).build().unwrap().agent(grant());
+    agent
+        .get(meetings(&server))
+        .header("Authorization", "Basic abc")
+        .call()
+        .unwrap();
+    tokens.assert();
+    api.assert();
+}
+
+#[test]
+fn refused_token_is_forgotten_whether_or_not_statuses_are_errors() {
+    for statuses_are_errors in [true, false] {
+        let mut server = Server::new();
+        let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
+        api_mock(&mut server, "Bearer t0k3n")
+            .with_status(401)
+            .create();
+        let settings =
+            builder(&server).http(move |http| http.http_status_as_error(statuses_are_errors));
+        let authenticator = settings.build().unwrap();
+        let outcome = authenticator.agent(grant()).get(meetings(&server)).call();
+        assert_eq!(outcome.is_err(), statuses_are_errors);
+        authenticator.get_token(&grant()).unwrap();
+        tokens.assert();
+    }
+}
+
+#[test]
+fn other_statuses_leave_the_token_in_use() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(1).create();
+    api_mock(&mut server, "Bearer t0k3n")
+        .with_status(403)
+        .create();
+    let authenticator = builder(&server).build().unwrap();
+    authenticator
+        .agent(grant())
+        .get(meetings(&server))
+        .call()
+        .unwrap_err();
+    authenticator.get_token(&grant()).unwrap();
+    tokens.assert();
+}
+
+#[test]
+fn error_on_the_way_to_a_token_can_be_downcast() {
+    let mut server = Server::new();
+    server.mock("POST", PATH).with_status(401).create();
+    let api = api_mock(&mut server, Matcher::Any).expect(0).create();
+    let authenticator = builder(&server).build().unwrap();
+    let by_agent = authenticator
+        .agent(grant())
+        .get(meetings(&server))
+        .call()
+        .unwrap_err();
+    let by_call = authenticator.with_token(&grant(), |_| Ok(())).unwrap_err();
+    for error in [by_agent, by_call] {
+        let ureq::Error::Other(error) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(error.downcast_ref::<Error>().unwrap().status(), Some(401));
+    }
+    api.assert();
+}
+
+/// Counts the calls of `with_token`, each answered with the next of `statuses`.
+fn calls(authenticator: &Authenticator, statuses: &[u16]) -> (usize, Result<(), u16>) {
+    let mut calls = 0;
+    let outcome = authenticator.with_token(&grant(), |_| {
+        calls += 1;
+        match statuses[calls - 1] {
+            200 => Ok(()),
+            status => Err(ureq::Error::StatusCode(status)),
+        }
+    });
+    let status = outcome.map_err(|error| match error {
+        ureq::Error::StatusCode(status) => status,
+        other => panic!("{other:?}"),
+    });
+    (calls, status)
+}
+
+#[test]
+fn with_token_calls_once_more_and_only_on_401() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(3).create();
+    let authenticator = builder(&server).build().unwrap();
+    assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
+    assert_eq!(calls(&authenticator, &[403]), (1, Err(403)));
+    assert_eq!(calls(&authenticator, &[500]), (1, Err(500)));
+    assert_eq!(calls(&authenticator, &[401, 200]), (2, Ok(())));
+    assert_eq!(calls(&authenticator, &[401, 401]), (2, Err(401)));
+    assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
+    tokens.assert();
+}
+
+#[test]
+fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
+    const THREADS: usize = 64;
+    let tokens = AtomicUsize::new(0);
+    let server = support::Server::start(move |_, mut stream| {
+        use std::io::Write;
+        let request = support::read_request(&mut stream);
+        let text = if request.starts_with("POST") {
+            token_answer(
+                if tokens.fetch_add(1, Ordering::SeqCst) == 0 {
+                    "revoked"
+                } else {
+                    "new"
+                },
+                HOUR,
+            )
+        } else if request.contains("Bearer new") {
+            answer("200 OK", "", "")
+        } else {
+            answer("401 Unauthorized", "", "")
+        };
+        stream.write_all(text.as_bytes()).unwrap();
+    });
+    let authenticator = server.builder().build().unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    let (barrier, tries) = (Barrier::new(THREADS), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                barrier.wait();
+                let call = authenticator.with_token(&grant(), |token| {
+                    tries.fetch_add(1, Ordering::SeqCst);
+                    let request = ureq::get(format!("{}/api", server.base_url));
+                    request
+                        .header("authorization", token.authorization())
+                        .call()
+                });
+                call.unwrap();
+            });
+        }
+    });
+    let tries = tries.into_inner();
+    assert!(tries <= 2 * THREADS);
+    assert_eq!(
+        server.connections(),
+        tries + 2,
+        "the calls, and a token before and after"
+    );
+}
