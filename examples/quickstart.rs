@@ -5,49 +5,21 @@
 //! `WESEEDO_TOKEN_PATH` changes the token endpoint's path.
 
 mod standin;
+#[path = "standin/target.rs"]
+mod target;
 
-use std::env;
 use std::error::Error;
 use std::time::Instant;
 
-use standin::Standin;
-use weseedo_auth::{Authenticator, Environment, Grant};
+use target::Target;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let var = |name| env::var(name).ok();
-    let mut standin = None;
-    let (environment, grants) = if let Some(client_id) = var("WESEEDO_CLIENT_ID") {
-        let client_secret =
-            env::var("WESEEDO_CLIENT_SECRET").map_err(|_| "WESEEDO_CLIENT_SECRET is not set")?;
-        let mut grants = vec![Grant::client_credentials(&*client_id, &*client_secret)];
-        if let (Some(username), Some(password)) = (var("WESEEDO_USERNAME"), var("WESEEDO_PASSWORD"))
-        {
-            grants.push(Grant::password(
-                client_id,
-                client_secret,
-                username,
-                password,
-            ));
-        }
-        (
-            var("WESEEDO_BASE_URL").map_or(Environment::Sandbox, Environment::Custom),
-            grants,
-        )
-    } else {
-        let base_url = standin.insert(Standin::start()).base_url();
-        println!("WESEEDO_CLIENT_ID is not set: talking to a stand-in");
-        let grants = vec![
-            Grant::client_credentials("demo", "demo secret"),
-            Grant::password("demo", "demo secret", "jan", "demo password"),
-        ];
-        (Environment::Custom(base_url), grants)
-    };
-    let docs = format!("{}/api/v2/docs", environment.base_url());
-
-    let mut builder = Authenticator::builder(environment);
-    if let Some(path) = var("WESEEDO_TOKEN_PATH") {
-        builder = builder.token_path(path);
-    }
+    let Target {
+        builder,
+        grants,
+        docs,
+        standin,
+    } = Target::from_variables()?;
     let authenticator = builder.build()?;
     println!("{authenticator:?}");
 
@@ -56,16 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for call in ["first ", "second"] {
             let start = Instant::now();
             let token = authenticator.get_token(&grant)?;
-            let text = token.access_token();
-            let (head, tail) = (
-                &text[..text.len().min(3)],
-                &text[text.len().saturating_sub(3)..],
-            );
-            println!(
-                "  {call} get_token: {head}...{tail}, expires {}, took {:?}",
-                token.expires(),
-                start.elapsed()
-            );
+            let (took, expires) = (start.elapsed(), token.expires());
+            let shown = shortened(token.access_token());
+            println!("  {call} get_token: {shown}, expires {expires}, took {took:?}");
         }
         let answer = authenticator.agent(grant).get(&docs).call()?;
         println!("  GET {docs}: {}", answer.status());
@@ -77,4 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+/// Enough to tell one token from the next, and too little to use it.
+fn shortened(token: &str) -> String {
+    match token.len() {
+        12.. => format!("{}...{}", &token[..3], &token[token.len() - 3..]),
+        _ => "...".to_owned(),
+    }
 }

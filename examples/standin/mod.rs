@@ -1,11 +1,11 @@
-//! A small stand-in for WeSeeDo on loopback: a token endpoint, and the OpenAPI document for who brings a token.
+//! A small stand-in for WeSeeDo on loopback: a token endpoint, and an API for who brings a token.
+
+mod answer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use mockito::{Matcher, Server, ServerGuard};
-use time::{Duration, OffsetDateTime};
 
 pub struct Standin {
     server: ServerGuard,
@@ -20,18 +20,19 @@ impl Standin {
         server
             .mock("POST", "/api/v2/oauth/token")
             .with_body_from_request(move |_| {
-                let n = count.fetch_add(1, Ordering::SeqCst);
-                token_body(n).into()
+                answer::token_body(count.fetch_add(1, Ordering::SeqCst)).into()
             })
             .create();
-        server
-            .mock("GET", "/api/v2/docs")
-            .match_header(
-                "authorization",
-                Matcher::Regex("^Bearer d33f00.59b$".into()),
-            )
-            .with_body(r#"{"openapi":"3.0.0"}"#)
-            .create();
+        for (path, body) in [("docs", r#"{"openapi":"3.0.0"}"#), ("meetings", "[]")] {
+            server
+                .mock("GET", format!("/api/v2/{path}").as_str())
+                .match_header(
+                    "authorization",
+                    Matcher::Regex("^Bearer d33f00d...59b$".into()),
+                )
+                .with_body(body)
+                .create();
+        }
         Self {
             server,
             token_requests,
@@ -45,18 +46,4 @@ impl Standin {
     pub fn token_requests(&self) -> usize {
         self.token_requests.load(Ordering::SeqCst)
     }
-}
-
-/// The documented answer, with a token that lives for an hour.
-fn token_body(n: usize) -> String {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let t = OffsetDateTime::UNIX_EPOCH + since + Duration::HOUR;
-    let (year, month, day) = t.to_calendar_date();
-    let (hour, minute, second) = t.to_hms();
-    let month = u8::from(month);
-    format!(
-        r#"{{"access_token":"d33f00{n}59b","expires":"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.000Z","token_type":"Bearer"}}"#
-    )
 }

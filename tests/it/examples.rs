@@ -43,6 +43,25 @@ fn quickstart_makes_one_request_for_each_grant_and_shows_no_secret() {
 }
 
 #[test]
+fn examples_end_well() {
+    let mut examples = vec![
+        (
+            "api_call",
+            "through agent: []\nthrough with_token: []\ntoken requests: 1\n",
+        ),
+        ("threads", "3200 calls from 32 threads\ntoken requests: 1\n"),
+    ];
+    if cfg!(feature = "rustls") {
+        examples.push(("custom_tls", "meetings: []\n"));
+    }
+    for (example, end) in examples {
+        let output = run(example, &[]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(text(&output.stdout).ends_with(end), "{output:?}");
+    }
+}
+
+#[test]
 fn print_token_prints_the_token_alone() {
     let mut server = Server::new();
     server
