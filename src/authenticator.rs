@@ -234,7 +234,7 @@ mod tests {
         fn new() -> Self {
             let server = Server::new();
             let builder = Authenticator::builder(Environment::Custom(server.url()));
-            let authenticator = builder.retries(0).build().unwrap();
+            let authenticator = builder.retries(0).timeout(MINUTE).build().unwrap();
             let grant = Grant::client_credentials("id", "s3cr3t");
             Self {
                 server,
@@ -348,6 +348,29 @@ mod tests {
             Some(500),
             "the error of a fetch, since that of a renewal is told to nobody"
         );
+    }
+
+    #[test]
+    fn call_that_starts_over_has_what_is_left_of_its_time() {
+        let mut world = World::new();
+        world.serves("old");
+        world.get_at(Duration::ZERO).unwrap();
+        let renewal = world.answers(500, "").expect(1);
+        world.since.set(HOUR - MINUTE);
+        // Each look at the clock moves it on by 20 s, past the deadline and the end of the token.
+        let clock = || {
+            world.since.set(world.since.get() + MINUTE / 3);
+            world.start.plus(world.since.get())
+        };
+        let error = world
+            .authenticator
+            .get_token_by(&world.grant, clock)
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::Transport(e) if matches!(**e, ureq::Error::Timeout(_))),
+            "{error:?}"
+        );
+        renewal.assert();
     }
 
     #[test]

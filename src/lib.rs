@@ -1,4 +1,129 @@
-//! Blocking OAuth2 access tokens for the WeSeeDo video-calling API.
+//! Blocking OAuth2 access tokens for the WeSeeDo video-calling API: fetched once, cached, renewed ahead of time, wiped.
+//!
+//! ```
+//! use weseedo_auth::{Authenticator, Environment, Grant};
+//!
+//! # let mut server = mockito::Server::new();
+//! # let body = r#"{"access_token":"d33...59b","expires":"9999-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
+//! # server.mock("POST", "/api/v2/oauth/token").with_body(body).create();
+//! # server.mock("GET", "/api/v2/meetings").match_header("authorization", "Bearer d33...59b").with_body("[]").create();
+//! let environment = Environment::Sandbox;
+//! # let environment = Environment::Custom(server.url());
+//! let meetings = format!("{}/api/v2/meetings", environment.base_url());
+//! let authenticator = Authenticator::new(environment)?;
+//! let grant = Grant::client_credentials("client id", "client secret");
+//!
+//! // A request only if there is no token to reuse.
+//! let token = authenticator.get_token(&grant)?;
+//! assert!(token.authorization().starts_with("Bearer "));
+//!
+//! // Or let an agent bring it along.
+//! let agent = authenticator.agent(grant);
+//! let list = agent.get(meetings).call()?.body_mut().read_to_string()?;
+//! assert_eq!(list, "[]");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In scope: the token request, for the two grant types that WeSeeDo offers, and carrying the token to the API. Out of
+//! scope: the API itself, async, tokens on disk, and any other OAuth2 flow. There is no async runtime, no thread in the
+//! background and no `unsafe`.
+//!
+//! **The token endpoint's path is an assumption**, see [`Builder::token_path`].
+//!
+//! # Choosing a grant
+//!
+//! [`Grant::client_credentials`] is for a program that acts for itself: a service, a device. [`Grant::password`] is for
+//! one that acts for a user who gave it a password; it asks with that password each time, since the service gives no
+//! refresh token. One [`Authenticator`] serves any number of both.
+//!
+//! # Sharing between threads
+//!
+//! An [`Authenticator`] is a handle: clone it into every thread, or share a reference. However many threads ask for a token
+//! that is not there, one of them makes the request and all get its outcome. A fetch for one grant keeps nobody waiting
+//! who asks for another. A lookup that finds its token takes one uncontended lock and allocates nothing.
+//!
+//! # What happens at expiry, and in an outage
+//!
+//! [`Authenticator::get_token`] has the table. In short: a token is renewed before it expires, in the call of the first who
+//! finds it due; if that fails, everybody goes on with the current one until it expires. Only then is an outage told.
+//!
+//! # Errors
+//!
+//! [`Error`] tells what happened, [`Error::is_transient`] whether to try again, [`Error::retry_after`] when. Transient
+//! failures were retried already, within [`Builder::timeout`].
+//!
+//! ```
+//! use weseedo_auth::{Authenticator, Error, Grant};
+//!
+//! fn advice(authenticator: &Authenticator, grant: &Grant) -> String {
+//!     match authenticator.get_token(grant) {
+//!         Ok(_) => "go ahead".to_owned(),
+//!         Err(Error::Rejected { status: 401, .. }) => "check the client id and secret".to_owned(),
+//!         Err(error) if error.is_transient() => format!("try later: {error}"),
+//!         Err(error) => format!("ask somebody: {error}"),
+//!     }
+//! }
+//! ```
+//!
+//! # Secrets and their limits
+//!
+//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature `wipe`), are wiped before
+//! they are freed. Outside of that promise are: up to two copies of what the server answered, which rustls frees unwiped;
+//! the stack, the kernel and key material; an agent of your own, and the header of an API call, which ureq holds while
+//! the call lasts; and what you copy out of a [`Secret`] or a [`Token`]. No `Debug` text, no error and no log record of this
+//! crate holds a secret or a user name. At the level `trace`, the target `ureq_proto` logs raw answers: set the filter
+//! `ureq_proto=debug`.
+//!
+//! # Embedded use
+//!
+//! The example `print_token`, with rustls, on Linux (x86-64):
+//!
+//! | profile | size | most memory, one token over TLS |
+//! |---|---|---|
+//! | `release` | 3.5 MB | 4.0 MiB |
+//! | the one below | 1.7 MB | 2.9 MiB |
+//! | the one below, with `native-tls` instead of `rustls` (OpenSSL not counted) | 0.9 MB | not measured |
+//!
+//! ```toml
+//! [profile.release]
+//! opt-level = "z"
+//! lto = "fat"
+//! codegen-units = 1
+//! panic = "abort"
+//! strip = true
+//! ```
+//!
+//! A wrong clock does no harm to tokens, but TLS needs one that is right enough for certificates.
+//!
+//! # Testing code that uses this crate
+//!
+//! [`Environment::Custom`] takes the URL of a mock server on loopback, over plain `http`. All it has to answer is the token
+//! request:
+//!
+//! ```
+//! use weseedo_auth::{Authenticator, Environment, Grant};
+//!
+//! let mut server = mockito::Server::new();
+//! let body = r#"{"access_token":"t0k3n","expires":"9999-12-31T23:59:59Z","token_type":"Bearer"}"#;
+//! let request = server.mock("POST", "/api/v2/oauth/token").with_body(body).expect(1).create();
+//!
+//! let authenticator = Authenticator::new(Environment::Custom(server.url()))?;
+//! let grant = Grant::client_credentials("id", "secret");
+//! assert_eq!(authenticator.get_token(&grant)?.access_token(), "t0k3n");
+//! assert_eq!(authenticator.get_token(&grant)?.access_token(), "t0k3n");
+//! request.assert();
+//! # Ok::<(), weseedo_auth::Error>(())
+//! ```
+//!
+//! # Migrating from the `oauth2` crate and a mutex
+//!
+//! - The client, its HTTP client and the token in a `Mutex<Option<…>>` become one [`Authenticator`].
+//! - "Locked, is it still valid, else exchange" becomes [`Authenticator::get_token`]; nobody waits for a lock during I/O.
+//! - The comparison with `expires_in` and its safety margin go: [`Builder::refresh_before`] is the margin.
+//! - `ClientSecret` and `ResourceOwnerPassword` become [`Secret`]s, which a `String` turns into without a copy.
+//! - A loop that retries goes: [`Builder::retries`] and [`Builder::timeout`].
+//! - "On 401, drop the token and try again" becomes [`Authenticator::with_token`], or [`Authenticator::agent`].
+//! - A wrong token type, a missing field and the like are told by [`InvalidResponse`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
