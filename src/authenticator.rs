@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cache::{Cache, Claim};
+use crate::cache::{Cache, Claim, Lead};
 use crate::clock::Now;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -86,7 +86,11 @@ impl Authenticator {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Refused(error) => return Err(error),
-                Claim::Follow(_) | Claim::Lead(_) if now.monotonic >= deadline() => {
+                // Not a renewal, whose failure leaves a token to return.
+                Claim::Follow(_)
+                | Claim::Lead(Lead {
+                    is_renewal: false, ..
+                }) if now.monotonic >= deadline() => {
                     let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
                     return Err(Error::Transport(Arc::new(timeout)));
                 }

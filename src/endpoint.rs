@@ -73,9 +73,9 @@ impl Endpoint {
 
     /// Whether `uri` is the API's: the token endpoint's scheme, host and port (RFC 6454 section 4), but not the endpoint.
     pub(crate) fn is_api(&self, uri: &Uri) -> bool {
-        let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+        let hosts = uri.host().zip(self.uri.host());
         uri.scheme() == self.uri.scheme()
-            && host(uri) == host(&self.uri)
+            && hosts.is_some_and(|(theirs, ours)| theirs.eq_ignore_ascii_case(ours))
             && port(uri) == port(&self.uri)
             && uri.path() != self.uri.path()
     }
@@ -217,5 +217,47 @@ fn warn_of_traced_secrets() {
         ONCE.call_once(|| {
             warn!("the log shows access tokens: ureq_proto is logged at trace, set the filter ureq_proto=debug");
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// <https://www.rfc-editor.org/rfc/rfc6454#section-4>
+    #[test]
+    fn api_is_what_has_the_same_origin_but_for_the_token_endpoint() {
+        let is_api = |endpoint: &str, uri: &str| {
+            let endpoint = Endpoint::new(endpoint.parse().unwrap(), Box::new(|config| config));
+            endpoint.is_api(&uri.parse().unwrap())
+        };
+        let endpoint = "https://api.example/v2/token";
+        for uri in [
+            "https://api.example/",
+            "https://api.example/v2/meetings?token=x",
+            "https://API.Example/v2/TOKEN",
+            "https://api.example:443/v2",
+            "HTTPS://api.example:443/v2",
+        ] {
+            assert!(is_api(endpoint, uri), "{uri}");
+            assert!(is_api("https://api.example:443/v2/token", uri), "{uri}");
+        }
+        for uri in [
+            "http://api.example/v2",
+            "http://api.example:443/v2",
+            "https://api.example:8443/v2",
+            "https://api.example.evil.example/v2",
+            "https://evil.example/api.example",
+            "https://api.example@evil.example/",
+            "https://api.example./v2",
+            "https://api.example/v2/token",
+            "https://api.example/v2/token?x",
+            "/v2/meetings",
+        ] {
+            assert!(!is_api(endpoint, uri), "{uri}");
+        }
+        assert!(is_api("http://localhost:80/token", "http://localhost/v2"));
+        assert!(!is_api("http://localhost/token", "http://127.0.0.1/v2"));
+        assert!(is_api("http://[::1]:8080/token", "http://[::1]:8080/v2"));
     }
 }

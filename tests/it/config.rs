@@ -80,6 +80,10 @@ fn base_url_must_be_an_origin_and_a_path() {
         ("", "must be a URL, such as https://api.example"),
         ("https://", "must be a URL, such as https://api.example"),
         (
+            "https://api.example/pr\u{e9}fix",
+            "must be a URL, such as https://api.example",
+        ),
+        (
             "https:// api.example",
             "must be a URL, such as https://api.example",
         ),
