@@ -95,19 +95,19 @@ impl Authenticator {
                     return Err(Error::Transport(Arc::new(timeout)));
                 }
                 Claim::Follow(flight) => {
-                    if let Some(outcome) = flight.wait(deadline(), clock) {
+                    if let Some(outcome) = flight.wait(now, deadline(), clock) {
                         return outcome;
                     }
                 }
                 Claim::Lead(lead) if lead.is_renewal => {
-                    let outcome = self.renew(grant, deadline(), clock);
+                    let outcome = self.renew(grant, now, deadline(), clock);
                     lead.land(&outcome, clock());
                     if outcome.is_ok() {
                         return outcome;
                     }
                 }
                 Claim::Lead(lead) => {
-                    let outcome = self.fetch(grant, deadline(), clock);
+                    let outcome = self.fetch(grant, now, deadline(), clock);
                     lead.land(&outcome, clock());
                     return outcome;
                 }
@@ -119,14 +119,12 @@ impl Authenticator {
     fn renew(
         &self,
         grant: &Grant,
+        now: Now,
         deadline: Instant,
         clock: impl Fn() -> Now,
     ) -> Result<Token, Error> {
-        let left = deadline.saturating_duration_since(clock().monotonic);
-        let outcome = self
-            .0
-            .endpoint
-            .fetch(grant, left.min(RENEWAL_TIMEOUT), clock);
+        let left = now.until(deadline).min(RENEWAL_TIMEOUT);
+        let outcome = self.0.endpoint.fetch(grant, left, clock);
         if let Err(error) = &outcome {
             warn!("token not renewed, the current one stays in use until it expires: {error}");
         }
@@ -136,13 +134,13 @@ impl Authenticator {
     fn fetch(
         &self,
         grant: &Grant,
+        mut now: Now,
         deadline: Instant,
         clock: impl Fn() -> Now + Copy,
     ) -> Result<Token, Error> {
-        let left = || deadline.saturating_duration_since(clock().monotonic);
         let mut retries = 0..self.0.retries;
         loop {
-            let error = match self.0.endpoint.fetch(grant, left(), clock) {
+            let error = match self.0.endpoint.fetch(grant, now.until(deadline), clock) {
                 Ok(token) => return Ok(token),
                 Err(error) => error,
             };
@@ -150,10 +148,11 @@ impl Authenticator {
                 return Err(error);
             };
             let wait = back_off(retry).max(error.retry_after().unwrap_or_default());
-            if wait >= left() {
+            if wait >= clock().until(deadline) {
                 return Err(error);
             }
             thread::sleep(wait);
+            now = clock();
         }
     }
 

@@ -324,6 +324,7 @@ impl Flight {
     /// Waits for the outcome; `None` is to start over, or to find that there is no time left.
     pub(crate) fn wait(
         &self,
+        mut now: Now,
         deadline: Instant,
         clock: impl Fn() -> Now,
     ) -> Option<Result<Token, Error>> {
@@ -335,12 +336,13 @@ impl Flight {
                 None => {}
             }
             // By the caller's clock, whatever the operating system's timer thinks: it may be wrong, or wake for nothing.
-            let left = deadline.saturating_duration_since(clock().monotonic);
+            let left = now.until(deadline);
             if left.is_zero() {
                 return None;
             }
             let woken = self.landed.wait_timeout(landing, left);
             landing = woken.unwrap_or_else(PoisonError::into_inner).0;
+            now = clock();
         }
     }
 }
@@ -449,7 +451,7 @@ mod tests {
     /// What a flight that has landed hands out.
     fn landed(flight: &Flight) -> Option<Result<Token, Error>> {
         let now = Now::read();
-        flight.wait(now.monotonic, || now)
+        flight.wait(now, now.monotonic, || now)
     }
 
     #[test]
@@ -740,10 +742,10 @@ mod tests {
         let (cache, grant, now) = (cache(1), grant("a"), Now::read());
         let leading = lead(&cache, &grant, now);
         let flight = follow(&cache, &grant, now);
-        assert!(flight.wait(now.monotonic, || now).is_none());
+        assert!(flight.wait(now, now.monotonic, || now).is_none());
         leading.land(&Ok(token("t", now, HOUR)), now);
         assert!(
-            flight.wait(now.monotonic, || now).is_some(),
+            flight.wait(now, now.monotonic, || now).is_some(),
             "what has landed is never too late"
         );
     }
@@ -826,7 +828,7 @@ mod model {
                     Claim::Refused(error) => return Err(error),
                     Claim::Follow(flight) => {
                         let deadline = now.monotonic + HOUR;
-                        if let Some(outcome) = flight.wait(deadline, || now) {
+                        if let Some(outcome) = flight.wait(now, deadline, || now) {
                             return outcome;
                         }
                     }

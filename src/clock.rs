@@ -17,6 +17,10 @@ impl Now {
         }
     }
 
+    pub(crate) fn until(self, deadline: Instant) -> Duration {
+        deadline.saturating_duration_since(self.monotonic)
+    }
+
     /// Whether both clocks say so.
     pub(crate) fn is_before(self, later: Self) -> bool {
         self.monotonic < later.monotonic && self.wall < later.wall
