@@ -462,6 +462,12 @@ mod tests {
         assert_eq!(hit(&cache, &grant, start), "old");
         assert_eq!(hit(&cache, &grant, start.plus(due - TICK)), "old");
 
+        for by_one_clock in [
+            start.later(due, Duration::ZERO),
+            start.later(Duration::ZERO, due),
+        ] {
+            drop(renewal(&cache, &grant, by_one_clock));
+        }
         let renewing = renewal(&cache, &grant, start.plus(due));
         assert_eq!(
             hit(&cache, &grant, start.plus(due)),

@@ -82,7 +82,9 @@ impl Error {
             Self::Transport(error) => match &**error {
                 // A TLS library's error text is the one thing that tells a certificate from a broken connection
                 // without depending on that library.
-                ureq::Error::Io(io) => !is_about_certificate(&io.to_string()),
+                ureq::Error::Io(error) => !is_about_certificate(error),
+                #[cfg(feature = "native-tls")]
+                ureq::Error::NativeTls(error) => !is_about_certificate(error),
                 ureq::Error::Timeout(_)
                 | ureq::Error::HostNotFound
                 | ureq::Error::ConnectionFailed
@@ -115,8 +117,11 @@ impl Error {
     }
 }
 
-fn is_about_certificate(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("certificate")
+fn is_about_certificate(error: &dyn std::error::Error) -> bool {
+    error
+        .to_string()
+        .to_ascii_lowercase()
+        .contains("certificate")
 }
 
 impl fmt::Display for Error {

@@ -7,6 +7,6 @@ mod failures;
 mod hostile;
 mod support;
 mod threads;
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 mod token;

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 use rcgen::{CertificateParams, KeyPair};
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 use weseedo_auth::ureq::tls::Certificate;
 use weseedo_auth::{Authenticator, Builder, Environment, Grant};
 
@@ -108,7 +108,7 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
 }
 
 /// Answers one request over TLS.
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn answer_over_tls(
     stream: TcpStream,
     config: &Arc<ServerConfig>,
@@ -123,7 +123,7 @@ pub fn answer_over_tls(
 }
 
 /// A self-signed certificate, and a server's settings with it.
-#[cfg(feature = "rustls")]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<ServerConfig>) {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();

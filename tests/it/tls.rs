@@ -6,7 +6,7 @@ use rcgen::CertificateParams;
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 use weseedo_auth::ureq;
-use weseedo_auth::ureq::tls::{Certificate, TlsConfig};
+use weseedo_auth::ureq::tls::{Certificate, TlsConfig, TlsProvider};
 use weseedo_auth::{Authenticator, Environment, Error};
 
 use crate::support::{HOUR, Server, answer, answer_over_tls, certificate, grant, token_answer};
@@ -15,8 +15,17 @@ fn params(host: &str) -> CertificateParams {
     CertificateParams::new(vec![host.to_owned()]).unwrap()
 }
 
+/// The TLS libraries that are compiled in.
+const PROVIDERS: &[TlsProvider] = &[
+    #[cfg(feature = "rustls")]
+    TlsProvider::Rustls,
+    #[cfg(feature = "native-tls")]
+    TlsProvider::NativeTls,
+];
+
 /// A server with a certificate, and an authenticator that trusts `trusted`.
 fn server(
+    provider: TlsProvider,
     config: Arc<ServerConfig>,
     trusted: Option<Certificate<'static>>,
 ) -> (Server, Authenticator) {
@@ -30,32 +39,32 @@ fn server(
         });
     });
     let environment = Environment::Custom(server.base_url.replace("http:", "https:"));
-    let authenticator =
-        Authenticator::builder(environment).http(move |http| match trusted.clone() {
-            Some(trusted) => {
-                http.tls_config(TlsConfig::builder().root_certs([trusted].into()).build())
-            }
-            None => http,
-        });
+    let authenticator = Authenticator::builder(environment).http(move |http| {
+        let tls = TlsConfig::builder().provider(provider);
+        let tls = match trusted.clone() {
+            Some(trusted) => tls.root_certs([trusted].into()),
+            None => tls,
+        };
+        http.tls_config(tls.build())
+    });
     (server, authenticator.build().unwrap())
 }
 
 #[test]
 fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
-    let (trusted, config) = certificate(&params("127.0.0.1"));
-    let (server, authenticator) = server(config, Some(trusted));
-    assert_eq!(
-        authenticator.get_token(&grant()).unwrap().access_token(),
-        "t0k3n"
-    );
-    let url = format!("{}/api", server.base_url.replace("http:", "https:"));
-    let mut echo = authenticator.agent(grant()).get(url).call().unwrap();
-    assert!(
-        echo.body_mut()
-            .read_to_string()
-            .unwrap()
-            .contains("\r\nauthorization: Bearer t0k3n\r\n")
-    );
+    for provider in PROVIDERS {
+        let (trusted, config) = certificate(&params("127.0.0.1"));
+        let (server, authenticator) = server(*provider, config, Some(trusted));
+        let token = authenticator.get_token(&grant()).unwrap();
+        assert_eq!(token.access_token(), "t0k3n");
+        let url = format!("{}/api", server.base_url.replace("http:", "https:"));
+        let mut answer = authenticator.agent(grant()).get(url).call().unwrap();
+        let echo = answer.body_mut().read_to_string().unwrap();
+        assert!(
+            echo.contains("\r\nauthorization: Bearer t0k3n\r\n"),
+            "{echo}"
+        );
+    }
 }
 
 #[test]
@@ -63,13 +72,17 @@ fn bad_certificates_are_told_and_not_tried_again() {
     let mut expired = params("127.0.0.1");
     expired.not_before = OffsetDateTime::UNIX_EPOCH;
     expired.not_after = OffsetDateTime::UNIX_EPOCH + time::Duration::DAY;
-    for (params, is_trusted) in [
+    let cases = [
         (params("127.0.0.1"), false),
         (expired, true),
         (params("other.example"), true),
-    ] {
-        let (trusted, config) = certificate(&params);
-        let (server, authenticator) = server(config, is_trusted.then_some(trusted));
+    ];
+    for (provider, (params, is_trusted)) in PROVIDERS
+        .iter()
+        .flat_map(|p| cases.iter().map(move |case| (p, case)))
+    {
+        let (trusted, config) = certificate(params);
+        let (server, authenticator) = server(*provider, config, is_trusted.then_some(trusted));
         let error = authenticator.get_token(&grant()).unwrap_err();
         assert!(
             matches!(error, Error::Transport(_)) && !error.is_transient(),
