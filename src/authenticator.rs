@@ -58,7 +58,7 @@ impl Authenticator {
     /// | more than the window left | it is returned |
     /// | within the window | the first caller renews it, in one attempt of at most 3 s; the others get the current one at once. A renewal that fails leaves the current token in use until it expires, is logged at `warn`, and is tried again no sooner than a tenth of the window (or the answer's `Retry-After`) later |
     ///
-    /// The window is [`refresh_before`](crate::Builder::refresh_before), at most a quarter of the token's lifetime, shortened by
+    /// The window is [`refresh_before`](super::Builder::refresh_before), at most a quarter of the token's lifetime, shortened by
     /// a random 0 to 25 % for each token. A token is over when the monotonic clock or the wall clock says so; its lifetime
     /// is `expires` less the answer's `Date`, so that a wrong local clock does no harm.
     ///
@@ -67,7 +67,7 @@ impl Authenticator {
     /// All callers that waited for one fetch get its error.
     ///
     /// - [`Error::Transport`]: the token endpoint was not reached, or gave no whole answer within
-    ///   [`timeout`](crate::Builder::timeout).
+    ///   [`timeout`](super::Builder::timeout).
     /// - [`Error::Unavailable`]: it answered 408, 429 or 5xx, to the last retry. If it named a `Retry-After` (at most 1 h
     ///   counts), calls that need a new token fail at once until that is over.
     /// - [`Error::Rejected`]: it answered another 4xx.
@@ -159,7 +159,7 @@ impl Authenticator {
     /// Forgets `token`, and never a newer one: for when the API refused it before it expired.
     ///
     /// Threads that had the same token refused may all call this; one new token is fetched for all of them.
-    /// [`with_token`](Self::with_token) and [`Bearer`](crate::Bearer) do this on their own.
+    /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) do this on their own.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
         self.0.cache.invalidate(grant, token);
     }

@@ -15,7 +15,7 @@ use crate::grant::Grant;
 /// makes the [`Authenticator`] forget the token that was sent; the request itself is not repeated, since its body may be
 /// gone: for that there is [`Authenticator::with_token`].
 ///
-/// An [`Error`](crate::Error) on the way to a token ends the request with [`ureq::Error::Other`], to be downcast.
+/// An [`Error`](super::Error) on the way to a token ends the request with [`ureq::Error::Other`], to be downcast.
 #[derive(Clone)]
 pub struct Bearer {
     authenticator: Authenticator,
@@ -34,7 +34,7 @@ impl Authenticator {
 
     /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
     ///
-    /// ureq's own defaults hold where [`Builder::http`](crate::Builder::http) says nothing else: there is no timeout, a 4xx or
+    /// ureq's own defaults hold where [`Builder::http`](super::Builder::http) says nothing else: there is no timeout, a 4xx or
     /// 5xx status is an error, and redirects are followed without the header.
     #[must_use]
     pub fn agent(&self, grant: Grant) -> Agent {

@@ -15,6 +15,8 @@ use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
 use crate::response::{self, MAX_BODY};
 use crate::token::Token;
+#[cfg(feature = "wipe")]
+use crate::wipe;
 
 /// What `Builder::http` was given.
 pub(crate) type Configure =
@@ -179,9 +181,10 @@ fn defaults(uri: &Uri) -> ConfigBuilder<AgentScope> {
 
 fn agent(config: Config) -> Agent {
     #[cfg(feature = "wipe")]
-    return crate::wipe::agent(config);
+    let agent = wipe::agent(config);
     #[cfg(not(feature = "wipe"))]
-    return Agent::new_with_config(config);
+    let agent = Agent::new_with_config(config);
+    agent
 }
 
 pub(crate) fn is_https(uri: &Uri) -> bool {

@@ -14,7 +14,7 @@ pub enum Environment {
     /// A base URL of your own: a proxy in front of WeSeeDo, or a mock server in a test.
     ///
     /// It must be `https`, or `http` on a loopback host (`localhost`, `127.0.0.0/8`, `[::1]`). A path is kept as a prefix of
-    /// the token path; user info, a query or a fragment is refused. [`Builder::build`](crate::Builder::build) checks it.
+    /// the token path; user info, a query or a fragment is refused. [`Builder::build`](super::Builder::build) checks it.
     Custom(String),
 }
 

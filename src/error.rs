@@ -9,8 +9,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is unusable. Comes only from [`Builder::build`](crate::Builder::build) and
-    /// [`Authenticator::new`](crate::Authenticator::new), before any I/O.
+    /// A setting is unusable. Comes only from [`Builder::build`](super::Builder::build) and
+    /// [`Authenticator::new`](super::Authenticator::new), before any I/O.
     Config(ConfigError),
     /// The token endpoint was not reached, or gave no whole answer in time. The ureq error is the
     /// [`source`](std::error::Error::source).
@@ -40,15 +40,15 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The URL of [`Environment::Custom`](crate::Environment::Custom).
+    /// The URL of [`Environment::Custom`](super::Environment::Custom).
     BaseUrl(&'static str),
-    /// [`Builder::token_path`](crate::Builder::token_path).
+    /// [`Builder::token_path`](super::Builder::token_path).
     TokenPath(&'static str),
-    /// [`Builder::timeout`](crate::Builder::timeout).
+    /// [`Builder::timeout`](super::Builder::timeout).
     Timeout(&'static str),
-    /// [`Builder::capacity`](crate::Builder::capacity).
+    /// [`Builder::capacity`](super::Builder::capacity).
     Capacity(&'static str),
-    /// What [`Builder::http`](crate::Builder::http) configured.
+    /// What [`Builder::http`](super::Builder::http) configured.
     Http(&'static str),
 }
 

@@ -31,17 +31,19 @@ use zeroize::Zeroizing;
 use crate::support::{DATE, HOUR, answer, certificate, read_request, token_answer, token_body};
 
 const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyEnFgUjIaPlO0_c";
+const CLIENT_SECRET_BASE64: &str =
+    "UW03dlh6MkxyVDl3S2Q0SHNZYjZOY0pmMUdwQWU4UnUzTXRXbzVaaVZ4RGtTcUJoQ3lFbkZnVWpJYVBsTzBfYw";
 const PASSWORD: &str = "u3Hq8ZxTn5RbWc1VyKj7MfLd9SgPe2AoQi6XtNrBkYv4EwJmDhGzUsCaFlOI0p_p";
 /// With characters that JSON may escape.
 const TOKEN: &str = "kV9/bT3nQx7Zr/5LmYc1Hs8Wd=gJf2PuXe6Ri4Na+oBtSvKyEqGwCzDhMjUlAp0_t";
 const NEW_TOKEN: &str = "aB4cWz8XkL1qTn6VrYs3JhPd9FgMe7RoUi5QtNvZbGxKcEwSyDmHjCuIlAfOp2_u";
 
-/// The two kinds of what must not be found.
-const SECRETS: [&str; 2] = [CLIENT_SECRET, PASSWORD];
-const TOKENS: [&str; 2] = [TOKEN, NEW_TOKEN];
+/// The two kinds of what must not be found, and what an error's text is searched for.
+const SECRETS: &[&str] = &[CLIENT_SECRET, PASSWORD, CLIENT_SECRET_BASE64];
+const TOKENS: &[&str] = &[TOKEN, NEW_TOKEN];
 
 /// Whether a block holds a piece of any of these.
-fn holds(block: &[u8], texts: [&str; 2]) -> bool {
+fn holds(block: &[u8], texts: &[&str]) -> bool {
     let pieces = || {
         texts
             .iter()
