@@ -94,12 +94,16 @@ impl Bench {
         section("lookup from many threads; floor: as many threads at one Mutex");
         let authenticator = filled(8, &grant(0));
         let floor = Floor::new();
+        let fewer = Self {
+            rounds: self.rounds / 5,
+            ..*self
+        };
         for threads in [1, 2, 4, 8] {
             for (which, distinct) in [("one grant", false), ("different grants", true)] {
                 let grants: Vec<_> = (0..threads)
                     .map(|i| grant(if distinct { i } else { 0 }))
                     .collect();
-                let (hits, floors) = self.by_turns(
+                let (hits, floors) = fewer.by_turns(
                     || self.on_threads(threads, |i| hit(&authenticator, &grants[i])),
                     || self.on_threads(threads, |_| floor.call()),
                 );
@@ -176,7 +180,8 @@ impl Bench {
     /// The time for a call of each thread, from the first start to the last end.
     fn on_threads(&self, threads: usize, call: impl Fn(usize) + Sync) -> f64 {
         let barrier = Barrier::new(threads + 1);
-        let calls = self.calls / 4;
+        // Long enough for the threads to meet.
+        let calls = self.calls * 2;
         thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
                 .map(|i| {
