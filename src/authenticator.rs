@@ -220,6 +220,7 @@ mod tests {
 
     use super::*;
     use crate::environment::Environment;
+    use crate::error::InvalidResponse;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -374,6 +375,28 @@ mod tests {
             "{error:?}"
         );
         renewal.assert();
+    }
+
+    #[test]
+    fn token_that_was_over_before_it_arrived_is_refused() {
+        let mut world = World::new();
+        world.serves("old");
+        for (minutes, is_in_time) in [(40, true), (80, false)] {
+            world.authenticator.clear();
+            // Each look at the clock moves it on by so much: from sending to arrival it is looked at twice.
+            let clock = || {
+                world.since.set(world.since.get() + MINUTE * minutes);
+                Now {
+                    monotonic: world.start.monotonic,
+                    ..world.start.plus(world.since.get())
+                }
+            };
+            match world.authenticator.get_token_by(&world.grant, clock) {
+                Ok(_) => assert!(is_in_time),
+                Err(Error::InvalidResponse(InvalidResponse::Expired)) => assert!(!is_in_time),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

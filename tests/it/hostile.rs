@@ -124,12 +124,24 @@ fn endless_headers_are_read_to_their_limit() {
         format!("X: {}\r\n", "y".repeat(4000)),
         "y".repeat(1000),
     ] {
+        let is_long = line.len() > 100;
         let server = Server::start(move |_, mut stream| {
             read_request(&mut stream);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
             while stream.write_all(line.as_bytes()).is_ok() {}
         });
-        assert!(matches!(error(&server), Error::Transport(_)));
+        let error = error(&server);
+        assert!(matches!(error, Error::Transport(_)), "{error:?}");
+        assert_eq!(
+            error.to_string().contains("response header is too big"),
+            is_long,
+            "{error}"
+        );
+        assert_ne!(
+            error.is_transient(),
+            is_long,
+            "a header too large will be so again: {error}"
+        );
     }
 }
 
