@@ -104,7 +104,7 @@ fn string(
         Found::Repeated => "stands there twice",
         Found::Once(raw) => match json::string(raw) {
             Some(text) => return Ok(text),
-            None => "is not a string",
+            None => "is not a valid string",
         },
     };
     Err(InvalidResponse::Field { name, reason })
@@ -128,8 +128,9 @@ fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
         });
         return (code, descriptions.into_iter().flatten().next());
     }
-    let is_markup = text.trim_ascii_start().starts_with(['<', '{', '[']);
-    (None, if is_markup { None } else { quote(text) })
+    // Neither markup nor half of a JSON text is fit to be read.
+    let is_prose = !text.contains('<') && !text.trim_ascii_start().starts_with(['{', '[']);
+    (None, if is_prose { quote(text) } else { None })
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
@@ -378,7 +379,7 @@ mod tests {
                 r#""\ud800""#,
             ] {
                 let text = format!(r#"{{"{name}":{value},{}"#, whole[1..].replace(name, "x"));
-                assert_eq!(field(text), (name, "is not a string"), "{value}");
+                assert_eq!(field(text), (name, "is not a valid string"), "{value}");
             }
         }
     }
@@ -511,6 +512,7 @@ mod tests {
             (r#"["a"]"#, None, None),
             ("Invalid\ncredentials", None, some("Invalid credentials")),
             (" <html><body>x</body></html>", None, None),
+            ("not found<br>", None, None),
             ("", None, None),
         ] {
             assert_eq!(rejected(body), (code, description), "{body}");
