@@ -32,11 +32,14 @@ pub(crate) struct Folding {
 
 impl Folding {
     fn fold(&mut self, [low, high]: [u64; 2]) {
-        let product = u128::from(low ^ self.state) * u128::from(high ^ self.key);
-        // Both halves, so that every bit of the input reaches every bit of the state.
-        let [low, high] = halves(product);
-        self.state = low ^ high;
+        self.state = folded_multiply(low ^ self.state, high ^ self.key);
     }
+}
+
+/// Both halves of the product, so that every bit of the input reaches many of the output.
+fn folded_multiply(a: u64, b: u64) -> u64 {
+    let [low, high] = halves(u128::from(a) * u128::from(b));
+    low ^ high
 }
 
 #[expect(clippy::cast_possible_truncation)]
@@ -77,7 +80,8 @@ impl Hasher for Folding {
     }
 
     fn finish(&self) -> u64 {
-        self.state
+        // Once more: what is in few bits of a short name is not spread by one multiplication alone.
+        folded_multiply(self.state, self.key)
     }
 }
 

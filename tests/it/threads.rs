@@ -46,7 +46,10 @@ fn cold_grant_costs_one_request() {
             .all(|t| t.access_token().as_ptr() == tokens[0].access_token().as_ptr())
     );
     assert_eq!(server.connections(), 1);
-    assert!(took < Duration::from_millis(900), "{took:?}");
+    assert!(
+        took < Duration::from_secs(5),
+        "64 one after the other would take 19 s: {took:?}"
+    );
 }
 
 #[test]
@@ -65,7 +68,10 @@ fn dead_endpoint_costs_one_timeout() {
         assert!(matches!(outcome, Err(Error::Transport(_))));
     }
     assert_eq!(server.connections(), 1);
-    assert!(took < Duration::from_millis(950), "{took:?}");
+    assert!(
+        took < Duration::from_secs(5),
+        "64 timeouts would take 32 s: {took:?}"
+    );
 }
 
 #[test]
@@ -85,28 +91,28 @@ fn refusal_is_shared() {
 fn stalled_fetch_keeps_nobody_elses_grant() {
     let server = Server::answering(|n| {
         if n == 1 {
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(Duration::from_secs(10));
         }
         token_answer("t", HOUR)
     });
     let authenticator = server
         .builder()
-        .timeout(Duration::from_secs(1))
+        .timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     authenticator.get_token(&grant()).unwrap();
     thread::scope(|scope| {
-        let slow =
-            scope.spawn(|| authenticator.get_token(&Grant::client_credentials("slow", "s3cr3t")));
+        let slow = scope.spawn(|| {
+            let grant = Grant::client_credentials("slow", "s3cr3t");
+            authenticator.get_token(&grant)
+        });
         while server.connections() < 2 {
             thread::yield_now();
         }
-        let start = Instant::now();
         authenticator.get_token(&grant()).unwrap();
-        authenticator
-            .get_token(&Grant::client_credentials("other", "s3cr3t"))
-            .unwrap();
-        assert!(start.elapsed() < Duration::from_millis(500));
+        let other = Grant::client_credentials("other", "s3cr3t");
+        authenticator.get_token(&other).unwrap();
+        assert!(!slow.is_finished(), "neither had to wait for it");
         slow.join().unwrap().unwrap_err();
     });
 }
