@@ -4,7 +4,6 @@ use crate::json;
 
 /// The most characters that are quoted of one text.
 const LIMIT: usize = 256;
-const MARK: &str = "***";
 
 /// What may be quoted of a server's `text`: its first 256 characters, with control characters made spaces and every echo
 /// of a `private` text replaced, be it plain, percent-encoded, JSON-escaped or in base64.
@@ -15,11 +14,8 @@ pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
         .map(|text| text.as_bytes());
     let encoded = plain.clone().flat_map(base64_cores).collect::<Vec<_>>();
     let mut quote = String::new();
-    let mut length = 0;
     let mut rest = text;
-    while length < LIMIT
-        && let Some(char) = rest.chars().next()
-    {
+    while let Some(char) = rest.chars().next() {
         let echo = plain
             .clone()
             .find_map(|needle| spelled(rest, needle))
@@ -29,12 +25,10 @@ pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
                 Some(rest.len() - rest[end..].trim_start_matches(is_base64).len())
             });
         if let Some(end) = echo {
-            quote.push_str(MARK);
-            length += MARK.len();
+            quote.push_str("***");
             rest = &rest[end..];
         } else {
             quote.push(if is_unprintable(char) { ' ' } else { char });
-            length += 1;
             rest = &rest[char.len_utf8()..];
         }
     }
