@@ -15,6 +15,9 @@ use crate::grant::Grant;
 /// makes the [`Authenticator`] forget the token that was sent; the request itself is not repeated, since its body may be
 /// gone: for that there is [`Authenticator::with_token`].
 ///
+/// ureq drops the header when it follows a redirect. In an agent of your own, leave its `redirect_auth_headers` like that:
+/// the other choice takes another port for the same host, and would carry the token there.
+///
 /// An [`Error`](super::Error) on the way to a token ends the request with [`ureq::Error::Other`], to be downcast.
 #[derive(Clone)]
 pub struct Bearer {
@@ -35,7 +38,8 @@ impl Authenticator {
     /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
     ///
     /// ureq's own defaults hold where [`Builder::http`](super::Builder::http) says nothing else: there is no timeout, a 4xx or
-    /// 5xx status is an error, and redirects are followed without the header.
+    /// 5xx status is an error, and up to 10 idle connections are kept. Redirects are followed without the header, whatever
+    /// the settings.
     #[must_use]
     pub fn agent(&self, grant: Grant) -> Agent {
         self.endpoint().api_agent(self.bearer(grant))
