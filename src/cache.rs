@@ -789,7 +789,7 @@ mod tests {
 mod model {
     //! Every interleaving of the protocol, as far as loom can tell them apart.
 
-    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use loom::thread;
     use time::OffsetDateTime;
 
@@ -815,11 +815,12 @@ mod model {
         }
 
         fn token(&self) -> Token {
-            Token::new(
-                "t",
-                OffsetDateTime::UNIX_EPOCH,
-                Lifetime::new(self.start, HOUR),
-            )
+            self.token_named("t")
+        }
+
+        fn token_named(&self, text: &str) -> Token {
+            let lifetime = Lifetime::new(self.start, HOUR);
+            Token::new(text, OffsetDateTime::UNIX_EPOCH, lifetime)
         }
 
         /// What `Authenticator::get_token` does, with a fetch that only counts.
@@ -957,14 +958,32 @@ mod model {
     fn clear_meanwhile_leaves_no_stale_token_and_nobody_waiting() {
         loom::model(|| {
             let world = World::new();
-            let clearing = spawn(&world, |world| world.cache.clear());
-            let getting = spawn(&world, |world| {
-                world.get(world.start, |_| Some(Ok(world.token()))).is_ok()
+            let is_clearing = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&is_clearing);
+            let get = move |world: &World| {
+                let fetch = |_: &Lead| {
+                    // Asked for before anybody cleared.
+                    let is_stale = !seen.load(Ordering::SeqCst);
+                    Some(Ok(world.token_named(if is_stale {
+                        "stale"
+                    } else {
+                        "fresh"
+                    })))
+                };
+                world.get(world.start, fetch).unwrap()
+            };
+            let getting = spawn(&world, get.clone());
+            let clearing = spawn(&world, move |world| {
+                is_clearing.store(true, Ordering::SeqCst);
+                world.cache.clear();
             });
-            assert!(world.get(world.start, |_| Some(Ok(world.token()))).is_ok());
+            get(&world);
+            getting.join().unwrap();
             clearing.join().unwrap();
-            assert!(getting.join().unwrap());
             assert!((1..=3).contains(&world.requests()));
+            if let Claim::Hit(token) = world.cache.claim(&world.grant, world.start) {
+                assert_eq!(token.access_token(), "fresh");
+            }
         });
     }
 
