@@ -74,7 +74,7 @@ pub enum InvalidResponse {
 
 impl Error {
     /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
-    /// [`Transport`](Self::Transport) unless it is about a certificate or a setting.
+    /// [`Transport`](Self::Transport) unless it will be so again: a certificate, a setting, a header that is too large.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -1,6 +1,8 @@
 //! Certificates that are trusted, and those that must not be.
 
+use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rcgen::CertificateParams;
 use rustls::ServerConfig;
@@ -90,6 +92,34 @@ fn bad_certificates_are_told_and_not_tried_again() {
         );
         assert!(error.to_string().contains("certificate"), "{error}");
         assert_eq!(server.connections(), 1);
+    }
+}
+
+#[test]
+fn handshake_that_stalls_ends_with_the_timeout() {
+    for provider in PROVIDERS {
+        let server = Server::start(
+            |_, mut stream| {
+                while matches!(stream.read(&mut [0; 512]), Ok(1..)) {}
+            },
+        );
+        let environment = Environment::Custom(server.base_url.replace("http:", "https:"));
+        let authenticator = Authenticator::builder(environment)
+            .timeout(Duration::from_millis(400))
+            .http(|http| http.tls_config(TlsConfig::builder().provider(*provider).build()))
+            .build()
+            .unwrap();
+        let start = Instant::now();
+        let error = authenticator.get_token(&grant()).unwrap_err();
+        assert!(
+            matches!(error, Error::Transport(_)) && error.is_transient(),
+            "{error:?}"
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            start.elapsed()
+        );
     }
 }
 

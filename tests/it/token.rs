@@ -1,11 +1,15 @@
 //! A first token: the request, the answer, the cache.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+
 use mockito::{Matcher, Mock, Server, ServerGuard};
 use weseedo_auth::{
     Authenticator, Bearer, Builder, Environment, Error, Grant, InvalidResponse, Secret, Token,
 };
 
-use crate::support::{DATE, HOUR, grant, token_body};
+use crate::support::{DATE, HOUR, grant, read_request, token_answer, token_body};
 
 const PATH: &str = "/api/v2/oauth/token";
 
@@ -104,6 +108,25 @@ fn prefix_and_token_path_make_the_url() {
         .unwrap();
     authenticator.get_token(&grant()).unwrap();
     mock.assert();
+}
+
+#[test]
+fn ipv6_loopback_is_asked() {
+    // Not every machine has it.
+    let Ok(listener) = TcpListener::bind(("::1", 0)) else {
+        return;
+    };
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    assert!(base_url.starts_with("http://[::1]:"));
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream);
+        stream
+            .write_all(token_answer("t", HOUR).as_bytes())
+            .unwrap();
+    });
+    let authenticator = Authenticator::new(Environment::Custom(base_url)).unwrap();
+    authenticator.get_token(&grant()).unwrap();
 }
 
 #[test]
