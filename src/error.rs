@@ -21,8 +21,8 @@ pub enum Error {
         status: u16,
         /// The error code of RFC 6749 section 5.2, such as `invalid_client`, where the server gave one.
         code: Option<String>,
-        /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else `name`, else plain text.
-        /// For 404 and 405 also the URL that was asked, and the setting that changes it.
+        /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else `name`, else plain text;
+        /// never markup. For 404 and 405 also the URL that was asked, and the setting that changes it.
         description: Option<String>,
     },
     /// The server can't answer now: 408, 429 or any 5xx status.
@@ -158,7 +158,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Transport(error) => Some(error),
+            // Not the `Arc`, which nobody would think to downcast to.
+            Self::Transport(error) => Some(&**error),
             _ => None,
         }
     }
@@ -268,10 +269,8 @@ mod tests {
     #[test]
     fn ureq_error_is_the_source() {
         let error = transport(ureq::Error::HostNotFound);
-        assert_eq!(
-            error.source().map(ToString::to_string).as_deref(),
-            Some("host not found")
-        );
+        let source = error.source().and_then(|source| source.downcast_ref());
+        assert!(matches!(source, Some(ureq::Error::HostNotFound)));
     }
 
     #[test]

@@ -67,12 +67,12 @@
 //!
 //! # Secrets and their limits
 //!
-//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature `wipe`), are wiped before
-//! they are freed. Outside of that promise are: up to two copies of what the server answered, which rustls frees unwiped;
-//! the stack, the kernel and key material; an agent of your own, and the header of an API call, of which ureq makes one
-//! copy that it frees unwiped; and what you copy out of a [`Secret`] or a [`Token`]. No `Debug` text, no error and no log record of this
-//! crate holds a secret or a user name. At the level `trace`, the target `ureq_proto` logs raw answers: set the filter
-//! `ureq_proto=debug`.
+//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature `wipe`), are wiped
+//! before they are freed. Outside of that promise are: up to two copies of what the server answered, which rustls frees
+//! unwiped; the stack, the kernel and key material; an agent of your own, and the header of an API call, of which ureq
+//! makes one copy that it frees unwiped; and what you copy out of a [`Secret`] or a [`Token`]. No `Debug` text, no
+//! error and no log record of this crate holds a secret or a user name. At the level `trace`, the target `ureq_proto`
+//! logs raw answers: set the filter `ureq_proto=debug`.
 //!
 //! # Embedded use
 //!

@@ -6,8 +6,11 @@ use crate::json;
 const LIMIT: usize = 256;
 
 /// What may be quoted of a server's `text`: its first 256 characters, with control characters made spaces and every echo
-/// of a `private` text replaced, be it plain, percent-encoded, JSON-escaped or in base64.
+/// of a `private` text replaced, be it plain, percent-encoded, JSON-escaped or in base64. Nothing of markup.
 pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
+    if is_markup(text) {
+        return None;
+    }
     let plain = private
         .iter()
         .filter(|text| !text.is_empty())
@@ -34,6 +37,14 @@ pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
     }
     let quote = quote.trim();
     (!quote.is_empty()).then(|| quote.chars().take(LIMIT).collect())
+}
+
+/// Whether a tag, a comment or a declaration starts somewhere.
+fn is_markup(text: &str) -> bool {
+    let opens = |after: &str| {
+        after.starts_with(|char: char| char.is_ascii_alphabetic() || "/!?".contains(char))
+    };
+    text.split('<').skip(1).any(opens)
 }
 
 /// Control characters, and the invisible ones that turn text around or break lines.
@@ -131,8 +142,22 @@ mod tests {
             quoted(" No such client: 50% + \\ d\u{e9}j\u{e0} vu ").as_deref(),
             Some("No such client: 50% + \\ d\u{e9}j\u{e0} vu")
         );
+        assert_eq!(quoted("3 < 4 <").as_deref(), Some("3 < 4 <"));
         assert_eq!(quoted(""), None);
         assert_eq!(quoted(" \r\n"), None);
+    }
+
+    #[test]
+    fn markup_is_not_quoted() {
+        for text in [
+            " <html>x",
+            "not found<br>",
+            "x</p>",
+            "<!-- x -->",
+            "<?xml?>",
+        ] {
+            assert_eq!(quoted(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -128,9 +128,9 @@ fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
         });
         return (code, descriptions.into_iter().flatten().next());
     }
-    // Neither markup nor half of a JSON text is fit to be read.
-    let is_prose = !text.contains('<') && !text.trim_ascii_start().starts_with(['{', '[']);
-    (None, if is_prose { quote(text) } else { None })
+    // Half of a JSON text is not fit to be read.
+    let is_json = text.trim_ascii_start().starts_with(['{', '[']);
+    (None, if is_json { None } else { quote(text) })
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
@@ -507,12 +507,16 @@ mod tests {
                 None,
                 some("NotAuthenticated"),
             ),
+            (
+                r#"{"message":"<pre>Cannot POST</pre>","name":"NotFound"}"#,
+                None,
+                some("NotFound"),
+            ),
             (r#"{"x":"y"}"#, None, None),
             (r#"{"error":"a""#, None, None),
             (r#"["a"]"#, None, None),
             ("Invalid\ncredentials", None, some("Invalid credentials")),
             (" <html><body>x</body></html>", None, None),
-            ("not found<br>", None, None),
             ("", None, None),
         ] {
             assert_eq!(rejected(body), (code, description), "{body}");
