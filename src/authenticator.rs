@@ -175,6 +175,27 @@ impl Authenticator {
     ///
     /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). A second 401 is returned as it is.
     ///
+    /// ```
+    /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
+    ///
+    /// # let mut server = mockito::Server::new();
+    /// # let body = r#"{"access_token":"d33...59b","expires":"9999-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
+    /// # server.mock("POST", "/api/v2/oauth/token").with_body(body).create();
+    /// # server.mock("DELETE", "/api/v2/meetings/7").with_status(401).create();
+    /// # server.mock("DELETE", "/api/v2/meetings/7").with_status(204).create();
+    /// let environment = Environment::Sandbox;
+    /// # let environment = Environment::Custom(server.url());
+    /// let meeting = format!("{}/api/v2/meetings/7", environment.base_url());
+    /// let authenticator = Authenticator::new(environment)?;
+    /// let grant = Grant::client_credentials("client id", "client secret");
+    ///
+    /// let answer = authenticator.with_token(&grant, |token| {
+    ///     ureq::delete(&meeting).header("authorization", token.authorization()).call()
+    /// })?;
+    /// assert_eq!(answer.status(), 204);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token) in [`ureq::Error::Other`], to be downcast.

@@ -27,6 +27,31 @@ pub struct Bearer {
 
 impl Authenticator {
     /// Returns middleware for a [`ureq::Agent`] of your own.
+    ///
+    /// ```
+    /// use weseedo_auth::{Authenticator, Environment, Error, Grant, ureq};
+    ///
+    /// # let mut server = mockito::Server::new();
+    /// # server.mock("POST", "/api/v2/oauth/token").with_status(401).create();
+    /// let environment = Environment::Sandbox;
+    /// # let environment = Environment::Custom(server.url());
+    /// let meetings = format!("{}/api/v2/meetings", environment.base_url());
+    /// let authenticator = Authenticator::new(environment)?;
+    /// let grant = Grant::client_credentials("client id", "wrong secret");
+    ///
+    /// let config = ureq::Agent::config_builder().middleware(authenticator.bearer(grant));
+    /// let agent = ureq::Agent::new_with_config(config.build());
+    /// match agent.get(meetings).call() {
+    ///     Ok(answer) => println!("the API answered {}", answer.status()),
+    ///     // Without a token the API is not called.
+    ///     Err(ureq::Error::Other(error)) => match error.downcast_ref() {
+    ///         Some(Error::Rejected { status, .. }) => assert_eq!(*status, 401),
+    ///         _ => panic!("{error}"),
+    ///     },
+    ///     Err(error) => println!("the API was not reached: {error}"),
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn bearer(&self, grant: Grant) -> Bearer {
         Bearer {
