@@ -204,18 +204,20 @@ impl Authenticator {
         grant: &Grant,
         mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
     ) -> Result<T, ureq::Error> {
-        let get = || {
-            self.get_token(grant)
-                .map_err(|error| ureq::Error::Other(Box::new(error)))
-        };
-        let token = get()?;
+        let token = self.token_for_call(grant)?;
         match call(&token) {
             Err(ureq::Error::StatusCode(401)) => {
                 self.invalidate(grant, &token);
-                call(&get()?)
+                call(&self.token_for_call(grant)?)
             }
             outcome => outcome,
         }
+    }
+
+    /// [`get_token`](Self::get_token) on the way to an API call, whose errors are ureq's.
+    pub(crate) fn token_for_call(&self, grant: &Grant) -> Result<Token, ureq::Error> {
+        self.get_token(grant)
+            .map_err(|error| ureq::Error::Other(Box::new(error)))
     }
 }
 

@@ -81,8 +81,7 @@ impl Middleware for Bearer {
         if !is_ours || request.headers().contains_key(AUTHORIZATION) {
             return next.handle(request);
         }
-        let other = |error| ureq::Error::Other(Box::new(error));
-        let token = self.authenticator.get_token(&self.grant).map_err(other)?;
+        let token = self.authenticator.token_for_call(&self.grant)?;
         let mut value = HeaderValue::from_str(token.authorization())
             .map_err(|error| ureq::Error::Http(error.into()))?;
         value.set_sensitive(true);

@@ -115,9 +115,8 @@ impl Entry {
 
 impl Cache {
     pub(crate) fn new(capacity: usize, refresh_before: Duration) -> Self {
-        let entries = Mutex::new(HashMap::with_hasher(FoldedMultiply::new()));
         Self {
-            entries,
+            entries: Mutex::new(Entries::default()),
             capacity,
             refresh_before,
         }
@@ -174,10 +173,7 @@ impl Cache {
     /// Forgets all. A fetch in flight goes on for those who wait for it, but no longer fills the cache.
     pub(crate) fn clear(&self) {
         // Dropped out of the lock: to wipe a thousand tokens takes a while.
-        let _forgotten = mem::replace(
-            &mut *self.lock(),
-            HashMap::with_hasher(FoldedMultiply::new()),
-        );
+        let _forgotten = mem::take(&mut *self.lock());
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -124,25 +124,19 @@ impl Endpoint {
             400..=499 => read(response.body_mut().as_reader(), &mut buffer).unwrap_or_default(),
             _ => &[],
         };
-        let token = response::parse(status, response.headers(), body, sent, grant);
-        match token {
+        let mut token = response::parse(status, response.headers(), body, sent, grant);
+        match &mut token {
             Ok(token) if token.lifetime().is_over(clock()) => {
-                Err(Error::InvalidResponse(InvalidResponse::Expired))
+                return Err(Error::InvalidResponse(InvalidResponse::Expired));
             }
             Err(Error::Rejected {
-                status: status @ (404 | 405),
-                code,
+                status: 404 | 405,
                 description,
-            }) => {
-                let description = Some(self.no_endpoint(description));
-                Err(Error::Rejected {
-                    status,
-                    code,
-                    description,
-                })
-            }
-            token => token,
+                ..
+            }) => *description = Some(self.no_endpoint(description.take())),
+            _ => {}
         }
+        token
     }
 
     fn no_endpoint(&self, description: Option<String>) -> String {

@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, Hasher};
 /// the harm small.
 pub(crate) struct FoldedMultiply(u64, u64);
 
-impl FoldedMultiply {
-    pub(crate) fn new() -> Self {
+impl Default for FoldedMultiply {
+    fn default() -> Self {
         let random = || RandomState::new().hash_one(());
         Self(random(), random())
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_byte_and_the_length_count() {
-        let build = FoldedMultiply::new();
+        let build = FoldedMultiply::default();
         let mut seen = HashSet::new();
         for length in 0..50 {
             let zeros = "\0".repeat(length);
@@ -109,14 +109,14 @@ mod tests {
     #[test]
     fn keys_differ_from_one_to_the_next() {
         assert_ne!(
-            FoldedMultiply::new().hash_one("a"),
-            FoldedMultiply::new().hash_one("a")
+            FoldedMultiply::default().hash_one("a"),
+            FoldedMultiply::default().hash_one("a")
         );
     }
 
     #[test]
     fn low_and_high_bits_are_spread() {
-        let build = FoldedMultiply::new();
+        let build = FoldedMultiply::default();
         let hashes: Vec<u64> = (0..4096)
             .map(|i| build.hash_one(format!("client-{i}")))
             .collect();

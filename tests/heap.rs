@@ -158,30 +158,22 @@ impl Live {
         result
     }
 
-    /// Where a block is, or an empty slot for it. A removed block leaves a 1 behind.
-    fn slot(
-        blocks: &[(usize, usize); SLOTS],
-        block: usize,
-        is_it: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        (0..SLOTS)
-            .map(|i| (block / 16 + i) % SLOTS)
-            .take_while(|i| blocks[*i].0 != 0)
-            .find(|i| is_it(blocks[*i].0))
+    /// Where to look for a block, up to an empty slot. A removed block leaves a 1 behind.
+    fn slots(block: usize) -> impl Iterator<Item = usize> {
+        (0..SLOTS).map(move |i| (block / 16 + i) % SLOTS)
     }
 
     fn insert(&self, block: usize, size: usize) {
         self.with(|blocks| {
-            let slot = (0..SLOTS)
-                .map(|i| (block / 16 + i) % SLOTS)
-                .find(|i| blocks[*i].0 <= 1);
+            let slot = Self::slots(block).find(|i| blocks[*i].0 <= 1);
             blocks[slot.expect("few blocks are live at once")] = (block, size);
         });
     }
 
     fn remove(&self, block: usize) {
         self.with(|blocks| {
-            if let Some(slot) = Self::slot(blocks, block, |other| other == block) {
+            let mut used = Self::slots(block).take_while(|i| blocks[*i].0 != 0);
+            if let Some(slot) = used.find(|i| blocks[*i].0 == block) {
                 blocks[slot] = (1, 0);
             }
         });

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use rcgen::{CertificateParams, KeyPair};
@@ -13,7 +13,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use weseedo_auth::ureq::tls::Certificate;
-use weseedo_auth::{Authenticator, Builder, Environment, Grant};
+use weseedo_auth::{Authenticator, Builder, Environment, Error, Grant};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -53,6 +53,19 @@ impl Server {
     pub fn builder(&self) -> Builder {
         Authenticator::builder(Environment::Custom(self.base_url.clone()))
     }
+}
+
+/// Asks for a token from who does not give one, and checks that the call ends in time, with an error that may pass.
+#[track_caller]
+pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) {
+    let start = Instant::now();
+    let error = authenticator.get_token(&grant()).unwrap_err();
+    let took = start.elapsed();
+    assert!(
+        matches!(error, Error::Transport(_)) && error.is_transient(),
+        "{error:?}"
+    );
+    assert!(took < in_time, "{took:?}");
 }
 
 pub fn grant() -> Grant {
