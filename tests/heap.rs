@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::CertificateParams;
 use rustls::{ServerConnection, StreamOwned};
@@ -611,7 +611,15 @@ fn requests(run: &mut Runner) {
         thread::scope(|scope| {
             scope.spawn(|| authenticator.get_token(&client_credentials()).unwrap());
             asked.wait();
-            live = SCANNER.live.count();
+            // The server may have the whole request before the client is back from sending it, and has wiped its buffer.
+            let patience = Instant::now() + Duration::from_secs(10);
+            loop {
+                live = SCANNER.live.count();
+                if live == 3 || Instant::now() > patience {
+                    break;
+                }
+                thread::yield_now();
+            }
             answers.wait();
         });
     });
