@@ -48,15 +48,9 @@ struct Bench {
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let bench = if quick {
-        Bench {
-            rounds: 15,
-            calls: 2_000,
-        }
+        Bench { rounds: 15, calls: 2_000 }
     } else {
-        Bench {
-            rounds: 101,
-            calls: 20_000,
-        }
+        Bench { rounds: 101, calls: 20_000 }
     };
     bench.lookups();
     bench.threads();
@@ -81,11 +75,7 @@ impl Bench {
                 for _ in 0..1000 {
                     hit(&authenticator, &grant);
                 }
-                println!(
-                    "{:<44}{:>9}",
-                    "  allocations in 1000 hits",
-                    ALLOCATIONS.get() - before
-                );
+                println!("{:<44}{:>9}", "  allocations in 1000 hits", ALLOCATIONS.get() - before);
             }
         }
     }
@@ -94,15 +84,11 @@ impl Bench {
         section("lookup from many threads; floor: as many threads at one Mutex");
         let authenticator = filled(8, &grant(0));
         let floor = Floor::new();
-        let fewer = Self {
-            rounds: self.rounds / 5,
-            ..*self
-        };
+        let fewer = Self { rounds: self.rounds / 5, ..*self };
         for threads in [1, 2, 4, 8] {
             for (which, distinct) in [("one grant", false), ("different grants", true)] {
-                let grants: Vec<_> = (0..threads)
-                    .map(|i| grant(if distinct { i } else { 0 }))
-                    .collect();
+                let grants: Vec<_> =
+                    (0..threads).map(|i| grant(if distinct { i } else { 0 })).collect();
                 let (hits, floors) = fewer.by_turns(
                     || self.on_threads(threads, |i| hit(&authenticator, &grants[i])),
                     || self.on_threads(threads, |_| floor.call()),
@@ -138,10 +124,8 @@ impl Bench {
         );
         let server = Server::start();
         let (authenticator, grant) = (server.authenticator(), grant(0));
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .max_idle_connections(0)
-            .build()
-            .into();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().max_idle_connections(0).build().into();
         let url = format!("{}/api/v2/oauth/token", server.base_url);
         let body = format!(
             r#"{{"grant_type":"client_credentials","client_id":"{ID}-0","client_secret":"{SECRET}"}}"#
@@ -157,10 +141,7 @@ impl Bench {
             || {
                 time(calls, || {
                     let request = agent.post(&url).header("accept", "application/json");
-                    let mut answer = request
-                        .content_type("application/json")
-                        .send(&body)
-                        .unwrap();
+                    let mut answer = request.content_type("application/json").send(&body).unwrap();
                     black_box(answer.body_mut().read_to_vec().unwrap());
                 })
             },
@@ -193,10 +174,7 @@ impl Bench {
                 })
                 .collect();
             barrier.wait();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .fold(0.0, f64::max)
+            threads.into_iter().map(|thread| thread.join().unwrap()).fold(0.0, f64::max)
         })
     }
 }
@@ -234,17 +212,8 @@ fn section(title: &str) {
 }
 
 fn print(name: &str, ours: &[f64], floor: &[f64]) {
-    let ratios: Vec<_> = ours
-        .iter()
-        .zip(floor)
-        .map(|(ours, floor)| ours / floor)
-        .collect();
-    println!(
-        "{name:<44}{:>9.1}{:>10.1}{:>8.2}",
-        median(ours),
-        median(floor),
-        median(&ratios)
-    );
+    let ratios: Vec<_> = ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect();
+    println!("{name:<44}{:>9.1}{:>10.1}{:>8.2}", median(ours), median(floor), median(&ratios));
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -261,12 +230,8 @@ fn grant(i: usize) -> Grant {
 }
 
 fn kinds(i: usize) -> [(&'static str, Grant); 2] {
-    let password = Grant::password(
-        format!("{ID}-{i}"),
-        SECRET,
-        "jan@example.nl",
-        "correct horse battery",
-    );
+    let password =
+        Grant::password(format!("{ID}-{i}"), SECRET, "jan@example.nl", "correct horse battery");
     [("client credentials", grant(i)), ("password", password)]
 }
 
@@ -287,10 +252,7 @@ fn resident_memory() {
     match (before, resident_kib()) {
         (Some(before), Some(after)) => {
             println!("{:<44}{:>9} KiB", "resident, before", before);
-            println!(
-                "{:<44}{:>9} KiB",
-                "resident, with a full cache of 1024", after
-            );
+            println!("{:<44}{:>9} KiB", "resident, with a full cache of 1024", after);
         }
         _ => println!("resident memory is only told by Linux"),
     }
@@ -299,13 +261,9 @@ fn resident_memory() {
 
 fn resident_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| {
-        line.strip_prefix("VmRSS:")?
-            .trim()
-            .strip_suffix(" kB")?
-            .parse()
-            .ok()
-    })
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
 }
 
 /// A token endpoint that serves one connection after the other, and can be made to keep one waiting.
@@ -327,20 +285,14 @@ impl Server {
         let state = Arc::new(State::default());
         let theirs = Arc::clone(&state);
         thread::spawn(move || {
-            listener
-                .incoming()
-                .flatten()
-                .for_each(|stream| answer(stream, &theirs));
+            listener.incoming().flatten().for_each(|stream| answer(stream, &theirs));
         });
         Self { base_url, state }
     }
 
     fn authenticator(&self) -> Authenticator {
         let environment = Environment::Custom(self.base_url.clone());
-        Authenticator::builder(environment)
-            .timeout(Duration::from_secs(600))
-            .build()
-            .unwrap()
+        Authenticator::builder(environment).timeout(Duration::from_secs(600)).build().unwrap()
     }
 
     fn stall(&self, stalls: bool) {

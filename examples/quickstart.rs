@@ -14,12 +14,7 @@ use std::time::Instant;
 use target::Target;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Target {
-        builder,
-        grants,
-        docs,
-        standin,
-    } = Target::from_variables()?;
+    let Target { builder, grants, docs, standin } = Target::from_variables()?;
     let authenticator = builder.build()?;
     println!("{authenticator:?}");
 
@@ -36,10 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  GET {docs}: {}", answer.status());
     }
     if let Some(standin) = standin {
-        println!(
-            "\ntoken requests that the stand-in saw: {}",
-            standin.token_requests()
-        );
+        println!("\ntoken requests that the stand-in saw: {}", standin.token_requests());
     }
     Ok(())
 }

@@ -38,12 +38,7 @@ impl Authenticator {
         timeout: Duration,
         retries: u32,
     ) -> Self {
-        Self(Arc::new(Shared {
-            cache,
-            endpoint,
-            timeout,
-            retries,
-        }))
+        Self(Arc::new(Shared { cache, endpoint, timeout, retries }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -87,10 +82,9 @@ impl Authenticator {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Refused(error) => return Err(error),
                 // Not a renewal, whose failure leaves a token to return.
-                Claim::Follow(_)
-                | Claim::Lead(Lead {
-                    is_renewal: false, ..
-                }) if now.monotonic >= deadline() => {
+                Claim::Follow(_) | Claim::Lead(Lead { is_renewal: false, .. })
+                    if now.monotonic >= deadline() =>
+                {
                     let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
                     return Err(Error::Transport(Arc::new(timeout)));
                 }
@@ -216,8 +210,7 @@ impl Authenticator {
 
     /// [`get_token`](Self::get_token) on the way to an API call, whose errors are ureq's.
     pub(crate) fn token_for_call(&self, grant: &Grant) -> Result<Token, ureq::Error> {
-        self.get_token(grant)
-            .map_err(|error| ureq::Error::Other(Box::new(error)))
+        self.get_token(grant).map_err(|error| ureq::Error::Other(Box::new(error)))
     }
 }
 
@@ -263,13 +256,7 @@ mod tests {
             let builder = Authenticator::builder(Environment::Custom(server.url()));
             let authenticator = builder.retries(0).timeout(MINUTE).build().unwrap();
             let grant = Grant::client_credentials("id", "s3cr3t");
-            Self {
-                server,
-                authenticator,
-                grant,
-                start: Now::read(),
-                since: Cell::default(),
-            }
+            Self { server, authenticator, grant, start: Now::read(), since: Cell::default() }
         }
 
         /// From now on the endpoint answers with a token for an hour.
@@ -281,13 +268,8 @@ mod tests {
 
         fn answers(&mut self, status: usize, body: &str) -> Mock {
             self.server.reset();
-            let mock = self
-                .server
-                .mock("POST", "/api/v2/oauth/token")
-                .with_status(status);
-            mock.with_header("date", "Fri, 31 Dec 2021 00:00:00 GMT")
-                .with_body(body)
-                .create()
+            let mock = self.server.mock("POST", "/api/v2/oauth/token").with_status(status);
+            mock.with_header("date", "Fri, 31 Dec 2021 00:00:00 GMT").with_body(body).create()
         }
 
         fn get_at(&self, since: Duration) -> Result<String, Error> {
@@ -333,11 +315,7 @@ mod tests {
         assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "old");
         assert_eq!(world.get_at(HOUR).unwrap_err().status(), Some(503));
         world.serves("new");
-        assert_eq!(
-            world.get_at(HOUR).unwrap(),
-            "new",
-            "nothing is remembered of the failure"
-        );
+        assert_eq!(world.get_at(HOUR).unwrap(), "new", "nothing is remembered of the failure");
     }
 
     #[test]
@@ -361,15 +339,9 @@ mod tests {
         // Each look at the clock moves it on by 20 s.
         let clock = || {
             world.since.set(world.since.get() + MINUTE / 3);
-            Now {
-                monotonic: world.start.monotonic,
-                ..world.start.plus(world.since.get())
-            }
+            Now { monotonic: world.start.monotonic, ..world.start.plus(world.since.get()) }
         };
-        let error = world
-            .authenticator
-            .get_token_by(&world.grant, clock)
-            .unwrap_err();
+        let error = world.authenticator.get_token_by(&world.grant, clock).unwrap_err();
         assert_eq!(
             error.status(),
             Some(500),
@@ -389,10 +361,7 @@ mod tests {
             world.since.set(world.since.get() + MINUTE / 3);
             world.start.plus(world.since.get())
         };
-        let error = world
-            .authenticator
-            .get_token_by(&world.grant, clock)
-            .unwrap_err();
+        let error = world.authenticator.get_token_by(&world.grant, clock).unwrap_err();
         assert!(
             matches!(&error, Error::Transport(e) if matches!(**e, ureq::Error::Timeout(_))),
             "{error:?}"
@@ -409,10 +378,7 @@ mod tests {
             // Each look at the clock moves it on by so much: from sending to arrival it is looked at twice.
             let clock = || {
                 world.since.set(world.since.get() + MINUTE * minutes);
-                Now {
-                    monotonic: world.start.monotonic,
-                    ..world.start.plus(world.since.get())
-                }
+                Now { monotonic: world.start.monotonic, ..world.start.plus(world.since.get()) }
             };
             match world.authenticator.get_token_by(&world.grant, clock) {
                 Ok(_) => assert!(is_in_time),
@@ -424,20 +390,12 @@ mod tests {
 
     #[test]
     fn back_off_doubles_up_to_its_limit() {
-        for (retry, limit) in [
-            (0, 100),
-            (1, 200),
-            (4, 1600),
-            (5, 2000),
-            (40, 2000),
-            (u32::MAX, 2000),
-        ] {
+        for (retry, limit) in
+            [(0, 100), (1, 200), (4, 1600), (5, 2000), (40, 2000), (u32::MAX, 2000)]
+        {
             let longest = (0..200).map(|_| back_off(retry)).max().unwrap();
             let limit = Duration::from_millis(limit);
-            assert!(
-                longest < limit && longest > limit * 8 / 10,
-                "{retry}: {longest:?}"
-            );
+            assert!(longest < limit && longest > limit * 8 / 10, "{retry}: {longest:?}");
         }
     }
 }

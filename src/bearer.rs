@@ -54,10 +54,7 @@ impl Authenticator {
     /// ```
     #[must_use]
     pub fn bearer(&self, grant: Grant) -> Bearer {
-        Bearer {
-            authenticator: self.clone(),
-            grant,
-        }
+        Bearer { authenticator: self.clone(), grant }
     }
 
     /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
@@ -101,8 +98,6 @@ impl Middleware for Bearer {
 
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bearer")
-            .field("grant", &self.grant)
-            .finish_non_exhaustive()
+        f.debug_struct("Bearer").field("grant", &self.grant).finish_non_exhaustive()
     }
 }

@@ -199,33 +199,21 @@ fn token_endpoint(base_url: &str, token_path: &str) -> Result<Uri, ConfigError> 
     }
     match format!("{base_url}{token_path}").parse() {
         Ok(uri) if is_visible(token_path) => Ok(uri),
-        _ => Err(ConfigError::TokenPath(
-            "holds what can't stand in a URL: percent-encode it",
-        )),
+        _ => Err(ConfigError::TokenPath("holds what can't stand in a URL: percent-encode it")),
     }
 }
 
 fn is_loopback(host: &str) -> bool {
-    let ipv6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse()
-            .is_ok_and(|address: Ipv4Addr| address.is_loopback())
-        || ipv6.is_some_and(|host| {
-            host.parse()
-                .is_ok_and(|address: Ipv6Addr| address.is_loopback())
-        })
+        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        || ipv6
+            .is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
 }
 
 /// Finds what ureq would answer with a panic on the first request, and a way out for plain text.
 fn check_http(config: &Config, is_https: bool) -> Result<(), ConfigError> {
-    for value in [
-        config.user_agent(),
-        config.accept(),
-        config.accept_encoding(),
-    ] {
+    for value in [config.user_agent(), config.accept(), config.accept_encoding()] {
         if let AutoHeaderValue::Provided(text) = value
             && HeaderValue::from_str(text).is_err()
         {

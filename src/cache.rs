@@ -69,19 +69,12 @@ enum Decision<'a> {
 
 impl Entry {
     fn decide(&self, now: Now) -> Decision<'_> {
-        if let Some(Held {
-            token, renew_at, ..
-        }) = &self.held
-        {
+        if let Some(Held { token, renew_at, .. }) = &self.held {
             if renew_at.is_none_or(|due| now.is_before(due)) {
                 return Decision::Hit(token);
             }
             if !token.lifetime().is_over(now) {
-                return if self.may_renew(now) {
-                    Decision::Renew
-                } else {
-                    Decision::Hit(token)
-                };
+                return if self.may_renew(now) { Decision::Renew } else { Decision::Hit(token) };
             }
         }
         if let Some(flight) = &self.flight {
@@ -107,26 +100,18 @@ impl Entry {
 
     /// What the token has left; nothing where there is none.
     fn left(&self, now: Now) -> Duration {
-        self.held
-            .as_ref()
-            .map_or(Duration::ZERO, |held| held.token.lifetime().left(now))
+        self.held.as_ref().map_or(Duration::ZERO, |held| held.token.lifetime().left(now))
     }
 }
 
 impl Cache {
     pub(crate) fn new(capacity: usize, refresh_before: Duration) -> Self {
-        Self {
-            entries: Mutex::new(Entries::default()),
-            capacity,
-            refresh_before,
-        }
+        Self { entries: Mutex::new(Entries::default()), capacity, refresh_before }
     }
 
     pub(crate) fn claim<'a>(&'a self, grant: &'a Grant, now: Now) -> Claim<'a> {
         let mut entries = self.lock();
-        let decision = entries
-            .get(grant)
-            .map_or(Decision::Fetch, |entry| entry.decide(now));
+        let decision = entries.get(grant).map_or(Decision::Fetch, |entry| entry.decide(now));
         let is_renewal = match decision {
             Decision::Hit(token) => return Claim::Hit(token.clone()),
             Decision::Follow(flight) => return Claim::Follow(Arc::clone(flight)),
@@ -142,18 +127,10 @@ impl Cache {
             }
         } else {
             shrink(&mut entries, self.capacity - 1, now);
-            let entry = Entry {
-                flight: Some(Arc::clone(&flight)),
-                ..Entry::default()
-            };
+            let entry = Entry { flight: Some(Arc::clone(&flight)), ..Entry::default() };
             entries.insert(grant.clone(), entry);
         }
-        Claim::Lead(Lead {
-            cache: self,
-            grant,
-            flight: Some(flight),
-            is_renewal,
-        })
+        Claim::Lead(Lead { cache: self, grant, flight: Some(flight), is_renewal })
     }
 
     /// Forgets this very token, never a newer one. A fetch in flight goes on, and fills the cache.
@@ -193,9 +170,7 @@ fn shrink(entries: &mut Entries, room: usize, now: Now) {
         let Some(least) = idle.map(|entry| entry.left(now)).min() else {
             return;
         };
-        entries
-            .extract_if(|_, entry| entry.flight.is_none() && entry.left(now) == least)
-            .next();
+        entries.extract_if(|_, entry| entry.flight.is_none() && entry.left(now) == least).next();
     }
 }
 
@@ -236,27 +211,16 @@ impl Lead<'_> {
             Ok(token) => {
                 let window = jittered_window(token.lifetime(), refresh_before);
                 let renew_at = token.lifetime().before_end(window);
-                entry.held = Some(Held {
-                    token: token.clone(),
-                    window,
-                    renew_at,
-                });
+                entry.held = Some(Held { token: token.clone(), window, renew_at });
                 entry.pause = None;
                 entry.refusal = None;
             }
             Err(error) => {
-                entry.pause = entry
-                    .held
-                    .as_ref()
-                    .map(|held| Lifetime::new(now, held.window / 10));
+                entry.pause = entry.held.as_ref().map(|held| Lifetime::new(now, held.window / 10));
                 entry.refusal = match *error {
-                    Error::Unavailable {
-                        status,
-                        retry_after: Some(wait),
-                    } => Some(Refusal {
-                        status,
-                        wait: Lifetime::new(now, wait),
-                    }),
+                    Error::Unavailable { status, retry_after: Some(wait) } => {
+                        Some(Refusal { status, wait: Lifetime::new(now, wait) })
+                    }
                     _ => None,
                 };
             }
@@ -272,10 +236,7 @@ impl Lead<'_> {
             let mut entries = self.cache.lock();
             // Once cleared, the entry is gone or another flight's.
             if let Some(entry) = entries.get_mut(self.grant)
-                && entry
-                    .flight
-                    .as_ref()
-                    .is_some_and(|current| Arc::ptr_eq(current, &flight))
+                && entry.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, &flight))
             {
                 entry.flight = None;
                 update(entry);
@@ -306,10 +267,7 @@ enum Landing {
 
 impl Flight {
     fn new() -> Self {
-        Self {
-            landing: Mutex::new(None),
-            landed: Condvar::new(),
-        }
+        Self { landing: Mutex::new(None), landed: Condvar::new() }
     }
 
     fn publish(&self, landing: Landing) {
@@ -366,26 +324,15 @@ mod tests {
     }
 
     fn token(text: &str, sent: Now, lifetime: Duration) -> Token {
-        Token::new(
-            text,
-            OffsetDateTime::UNIX_EPOCH,
-            Lifetime::new(sent, lifetime),
-        )
+        Token::new(text, OffsetDateTime::UNIX_EPOCH, Lifetime::new(sent, lifetime))
     }
 
     fn unavailable(retry_after: Option<Duration>) -> Result<Token, Error> {
-        Err(Error::Unavailable {
-            status: 503,
-            retry_after,
-        })
+        Err(Error::Unavailable { status: 503, retry_after })
     }
 
     fn rejected() -> Result<Token, Error> {
-        Err(Error::Rejected {
-            status: 401,
-            code: None,
-            description: None,
-        })
+        Err(Error::Rejected { status: 401, code: None, description: None })
     }
 
     #[track_caller]
@@ -458,18 +405,11 @@ mod tests {
         assert_eq!(hit(&cache, &grant, start), "old");
         assert_eq!(hit(&cache, &grant, start.plus(due - TICK)), "old");
 
-        for by_one_clock in [
-            start.later(due, Duration::ZERO),
-            start.later(Duration::ZERO, due),
-        ] {
+        for by_one_clock in [start.later(due, Duration::ZERO), start.later(Duration::ZERO, due)] {
             drop(renewal(&cache, &grant, by_one_clock));
         }
         let renewing = renewal(&cache, &grant, start.plus(due));
-        assert_eq!(
-            hit(&cache, &grant, start.plus(due)),
-            "old",
-            "the others are not kept"
-        );
+        assert_eq!(hit(&cache, &grant, start.plus(due)), "old", "the others are not kept");
         assert_eq!(hit(&cache, &grant, start.plus(HOUR - TICK)), "old");
         let waiting = follow(&cache, &grant, start.plus(HOUR));
 
@@ -495,10 +435,7 @@ mod tests {
         let (shortest, longest) = windows.fold((HOUR, TICK), |(a, b), w| (a.min(w), b.max(w)));
         let quarter = HOUR / 4;
         assert!(shortest >= quarter * 3 / 4 && longest <= quarter);
-        assert!(
-            shortest < quarter * 31 / 40 && longest > quarter * 39 / 40,
-            "all of it is used"
-        );
+        assert!(shortest < quarter * 31 / 40 && longest > quarter * 39 / 40, "all of it is used");
     }
 
     #[test]
@@ -511,11 +448,9 @@ mod tests {
 
     #[test]
     fn failed_renewal_is_tried_again_after_a_tenth_of_the_window() {
-        for failure in [
-            rejected(),
-            unavailable(None),
-            Err(Error::InvalidResponse(InvalidResponse::Expired)),
-        ] {
+        for failure in
+            [rejected(), unavailable(None), Err(Error::InvalidResponse(InvalidResponse::Expired))]
+        {
             let (cache, grant, start) = (cache(1), grant("a"), Now::read());
             let window = fill(&cache, &grant, "old", start, HOUR);
             let due = start.plus(HOUR - window);
@@ -535,11 +470,7 @@ mod tests {
         renewal(&cache, &grant, due).land(&unavailable(Some(window / 2)), due);
         assert_eq!(hit(&cache, &grant, due.plus(window / 2 - TICK)), "old");
         renewal(&cache, &grant, due.plus(window / 2)).land(&unavailable(Some(TICK)), due);
-        assert_eq!(
-            hit(&cache, &grant, due.plus(window / 10 - TICK)),
-            "old",
-            "nor a shorter one"
-        );
+        assert_eq!(hit(&cache, &grant, due.plus(window / 10 - TICK)), "old", "nor a shorter one");
     }
 
     #[test]
@@ -587,13 +518,7 @@ mod tests {
     #[test]
     fn wrong_secret_is_not_served_from_cache() {
         let (cache, now) = (cache(2), Now::read());
-        fill(
-            &cache,
-            &Grant::client_credentials("a", "right"),
-            "t",
-            now,
-            HOUR,
-        );
+        fill(&cache, &Grant::client_credentials("a", "right"), "t", now, HOUR);
         lead(&cache, &Grant::client_credentials("a", "wrong"), now);
     }
 
@@ -698,10 +623,7 @@ mod tests {
         let (cache, now) = (cache(3), Now::read());
         let keys = || {
             let entries = cache.lock();
-            let mut keys = entries
-                .keys()
-                .map(|g| g.client_id().to_owned())
-                .collect::<Vec<_>>();
+            let mut keys = entries.keys().map(|g| g.client_id().to_owned()).collect::<Vec<_>>();
             keys.sort();
             keys.concat()
         };
@@ -713,10 +635,7 @@ mod tests {
         fill(&cache, &grant("e"), "t", now, HOUR * 2);
         assert_eq!(keys(), "bde");
         fill(&cache, &grant("f"), "t", now.plus(HOUR), HOUR);
-        assert!(
-            keys() == "bef" || keys() == "def",
-            "one of two that are over goes"
-        );
+        assert!(keys() == "bef" || keys() == "def", "one of two that are over goes");
     }
 
     #[test]
@@ -774,10 +693,7 @@ mod tests {
         let apart = peak_of_renewals(|lifetime| jittered_window(lifetime, five_minutes));
         let together = peak_of_renewals(|lifetime| lifetime.window(five_minutes));
         assert_eq!(together, 10_000);
-        assert!(
-            apart * 20 <= together,
-            "{apart} of {together} in one second"
-        );
+        assert!(apart * 20 <= together, "{apart} of {together} in one second");
     }
 }
 
@@ -857,10 +773,7 @@ mod model {
     }
 
     fn failure() -> Error {
-        Error::Unavailable {
-            status: 503,
-            retry_after: None,
-        }
+        Error::Unavailable { status: 503, retry_after: None }
     }
 
     fn spawn<T: 'static>(
@@ -889,11 +802,7 @@ mod model {
     fn failure_is_shared_by_all_who_waited() {
         loom::model(|| {
             let world = World::new();
-            let get = |world: &World| {
-                world
-                    .get(world.start, |_| Some(Err(failure())))
-                    .unwrap_err()
-            };
+            let get = |world: &World| world.get(world.start, |_| Some(Err(failure()))).unwrap_err();
             let other = spawn(&world, get);
             get(&world);
             other.join().unwrap();
@@ -919,32 +828,17 @@ mod model {
         loom::model(|| {
             let world = World::new();
             world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-            let over = Now {
-                monotonic: world.start.monotonic + HOUR,
-                ..world.start
-            };
+            let over = Now { monotonic: world.start.monotonic + HOUR, ..world.start };
             let fresh = Token::new("u", OffsetDateTime::UNIX_EPOCH, Lifetime::new(over, HOUR));
             let theirs = fresh.clone();
             let renewing = spawn(&world, move |world| {
-                let due = Now {
-                    monotonic: over.monotonic - Duration::from_nanos(1),
-                    ..over
-                };
+                let due = Now { monotonic: over.monotonic - Duration::from_nanos(1), ..over };
                 let fetch = |lead: &Lead| {
-                    Some(if lead.is_renewal {
-                        Err(failure())
-                    } else {
-                        Ok(theirs.clone())
-                    })
+                    Some(if lead.is_renewal { Err(failure()) } else { Ok(theirs.clone()) })
                 };
                 world.get(due, fetch).unwrap()
             });
-            assert!(
-                world
-                    .get(over, |_| Some(Ok(fresh.clone())))
-                    .unwrap()
-                    .is(&fresh)
-            );
+            assert!(world.get(over, |_| Some(Ok(fresh.clone()))).unwrap().is(&fresh));
             renewing.join().unwrap();
             assert!((2..=3).contains(&world.requests()));
         });
@@ -960,11 +854,7 @@ mod model {
                 let fetch = |_: &Lead| {
                     // Asked for before anybody cleared.
                     let is_stale = !seen.load(Ordering::SeqCst);
-                    Some(Ok(world.token_named(if is_stale {
-                        "stale"
-                    } else {
-                        "fresh"
-                    })))
+                    Some(Ok(world.token_named(if is_stale { "stale" } else { "fresh" })))
                 };
                 world.get(world.start, fetch).unwrap()
             };

@@ -11,10 +11,7 @@ pub(crate) struct Now {
 
 impl Now {
     pub(crate) fn read() -> Self {
-        Self {
-            monotonic: Instant::now(),
-            wall: SystemTime::now(),
-        }
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
     pub(crate) fn until(self, deadline: Instant) -> Duration {
@@ -41,9 +38,7 @@ impl Lifetime {
 
     /// What is left, by the clock that says less. A clock that went back has counted nothing.
     pub(crate) fn left(&self, now: Now) -> Duration {
-        let monotonic = now
-            .monotonic
-            .saturating_duration_since(self.start.monotonic);
+        let monotonic = now.monotonic.saturating_duration_since(self.start.monotonic);
         let wall = now.wall.duration_since(self.start.wall).unwrap_or_default();
         self.length.saturating_sub(monotonic.max(wall))
     }
@@ -71,10 +66,7 @@ impl Lifetime {
 impl Now {
     /// This moment, later by so much on each clock.
     pub(crate) fn later(self, monotonic: Duration, wall: Duration) -> Self {
-        Self {
-            monotonic: self.monotonic + monotonic,
-            wall: self.wall + wall,
-        }
+        Self { monotonic: self.monotonic + monotonic, wall: self.wall + wall }
     }
 
     pub(crate) fn plus(self, both: Duration) -> Self {
@@ -95,20 +87,15 @@ mod tests {
         let hour = Lifetime::new(start, HOUR);
         assert!(!hour.is_over(start.plus(HOUR - TICK)));
         assert!(hour.is_over(start.later(HOUR, Duration::ZERO)));
-        assert!(
-            hour.is_over(start.later(Duration::ZERO, HOUR)),
-            "suspend counts"
-        );
+        assert!(hour.is_over(start.later(Duration::ZERO, HOUR)), "suspend counts");
     }
 
     #[test]
     fn clock_set_back_ends_nothing_and_prolongs_nothing() {
         let start = Now::read();
         let hour = Lifetime::new(start, HOUR);
-        let set_back = |monotonic| Now {
-            monotonic: start.monotonic + monotonic,
-            wall: start.wall - HOUR,
-        };
+        let set_back =
+            |monotonic| Now { monotonic: start.monotonic + monotonic, wall: start.wall - HOUR };
         assert_eq!(hour.left(set_back(HOUR / 2)), HOUR / 2);
         assert!(hour.is_over(set_back(HOUR)));
     }

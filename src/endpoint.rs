@@ -44,11 +44,7 @@ impl Endpoint {
             .max_redirects(0)
             .https_only(is_https(&uri))
             .build();
-        Self {
-            agent: agent(config),
-            uri,
-            configure,
-        }
+        Self { agent: agent(config), uri, configure }
     }
 
     pub(crate) fn uri(&self) -> &Uri {
@@ -90,11 +86,7 @@ impl Endpoint {
         clock: impl Fn() -> Now,
     ) -> Result<Token, Error> {
         warn_of_traced_secrets();
-        debug!(
-            "asking {} for a token, client {:?}",
-            self.uri,
-            grant.client_id()
-        );
+        debug!("asking {} for a token, client {:?}", self.uri, grant.client_id());
         let body = grant.to_json();
         let sent = clock();
         let request = self
@@ -112,10 +104,7 @@ impl Endpoint {
 
         let status = response.status().as_u16();
         // One byte more than can be used tells a body that is too large.
-        let announced = response
-            .body()
-            .content_length()
-            .and_then(|n| usize::try_from(n).ok());
+        let announced = response.body().content_length().and_then(|n| usize::try_from(n).ok());
         let mut buffer = Zeroizing::new(vec![0; announced.unwrap_or(MAX_BODY).min(MAX_BODY) + 1]);
         let body = match status {
             200..=299 => read(response.body_mut().as_reader(), &mut buffer)
@@ -129,20 +118,16 @@ impl Endpoint {
             Ok(token) if token.lifetime().is_over(clock()) => {
                 return Err(Error::InvalidResponse(InvalidResponse::Expired));
             }
-            Err(Error::Rejected {
-                status: 404 | 405,
-                description,
-                ..
-            }) => *description = Some(self.no_endpoint(description.take())),
+            Err(Error::Rejected { status: 404 | 405, description, .. }) => {
+                *description = Some(self.no_endpoint(description.take()))
+            }
             _ => {}
         }
         token
     }
 
     fn no_endpoint(&self, description: Option<String>) -> String {
-        let said = description
-            .map(|text| format!("{text}: "))
-            .unwrap_or_default();
+        let said = description.map(|text| format!("{text}: ")).unwrap_or_default();
         format!(
             "{said}no token endpoint at {}: look its path up in the environment's OpenAPI document and set it with \
              Builder::token_path",
@@ -161,16 +146,10 @@ fn defaults(uri: &Uri) -> ConfigBuilder<AgentScope> {
     // ureq's own default is rustls, whether it is there or not.
     #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
     let config = config.tls_config(
-        ureq::tls::TlsConfig::builder()
-            .provider(ureq::tls::TlsProvider::NativeTls)
-            .build(),
+        ureq::tls::TlsConfig::builder().provider(ureq::tls::TlsProvider::NativeTls).build(),
     );
     // What the environment's variables name is no place for plain text that stays on this machine.
-    if is_https(uri) {
-        config
-    } else {
-        config.proxy(None)
-    }
+    if is_https(uri) { config } else { config.proxy(None) }
 }
 
 fn agent(config: Config) -> Agent {
@@ -187,8 +166,7 @@ pub(crate) fn is_https(uri: &Uri) -> bool {
 
 /// The port that is asked: the scheme's own one where none is written.
 fn port(uri: &Uri) -> u16 {
-    uri.port_u16()
-        .unwrap_or(if is_https(uri) { 443 } else { 80 })
+    uri.port_u16().unwrap_or(if is_https(uri) { 443 } else { 80 })
 }
 
 /// Reads until the end, or until `buffer` is full.

@@ -48,10 +48,7 @@ mod tests {
 
     #[test]
     fn base_url_has_no_trailing_slash() {
-        assert_eq!(
-            Environment::Sandbox.base_url(),
-            "https://sandbox-api.weseedo.nl"
-        );
+        assert_eq!(Environment::Sandbox.base_url(), "https://sandbox-api.weseedo.nl");
         assert_eq!(Environment::Production.base_url(), "https://api.weseedo.nl");
         assert_eq!(
             Environment::Custom("https://a.example/b//".into()).base_url(),

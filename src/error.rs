@@ -118,10 +118,7 @@ impl Error {
 }
 
 fn is_about_certificate(error: &dyn std::error::Error) -> bool {
-    error
-        .to_string()
-        .to_ascii_lowercase()
-        .contains("certificate")
+    error.to_string().to_ascii_lowercase().contains("certificate")
 }
 
 impl fmt::Display for Error {
@@ -129,21 +126,14 @@ impl fmt::Display for Error {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Transport(error) => write!(f, "no answer from the token endpoint: {error}"),
-            Self::Rejected {
-                status,
-                code,
-                description,
-            } => {
+            Self::Rejected { status, code, description } => {
                 write!(f, "token request rejected with status {status}")?;
                 for text in [code, description].into_iter().flatten() {
                     write!(f, ": {text}")?;
                 }
                 Ok(())
             }
-            Self::Unavailable {
-                status,
-                retry_after,
-            } => {
+            Self::Unavailable { status, retry_after } => {
                 write!(f, "token endpoint unavailable, status {status}")?;
                 match retry_after {
                     Some(wait) => write!(f, ": try again in {} s", wait.as_secs_f64().ceil()),
@@ -215,10 +205,7 @@ mod tests {
             code: code.map(Into::into),
             description: description.map(Into::into),
         };
-        let unavailable = |retry_after| Error::Unavailable {
-            status: 503,
-            retry_after,
-        };
+        let unavailable = |retry_after| Error::Unavailable { status: 503, retry_after };
         let invalid = Error::InvalidResponse;
         for (error, text) in [
             (
@@ -229,10 +216,7 @@ mod tests {
                 transport(ureq::Error::HostNotFound),
                 "no answer from the token endpoint: host not found",
             ),
-            (
-                rejected(None, None),
-                "token request rejected with status 401",
-            ),
+            (rejected(None, None), "token request rejected with status 401"),
             (
                 rejected(Some("invalid_client"), Some("no such client")),
                 "token request rejected with status 401: invalid_client: no such client",
@@ -251,10 +235,7 @@ mod tests {
                 "the token endpoint's answer is unusable: the body is empty",
             ),
             (
-                invalid(InvalidResponse::Field {
-                    name: "expires",
-                    reason: "is missing",
-                }),
+                invalid(InvalidResponse::Field { name: "expires", reason: "is missing" }),
                 "the token endpoint's answer is unusable: field `expires` is missing",
             ),
             (

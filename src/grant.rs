@@ -43,10 +43,7 @@ impl Grant {
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
     ) -> Self {
-        Self::ClientCredentials {
-            client_id: client_id.into(),
-            client_secret: client_secret.into(),
-        }
+        Self::ClientCredentials { client_id: client_id.into(), client_secret: client_secret.into() }
     }
 
     /// Creates a password grant.
@@ -76,12 +73,9 @@ impl Grant {
     pub(crate) fn private_texts(&self) -> [&str; 3] {
         match self {
             Self::ClientCredentials { client_secret, .. } => [client_secret.expose(), "", ""],
-            Self::Password {
-                client_secret,
-                username,
-                password,
-                ..
-            } => [client_secret.expose(), password.expose(), username],
+            Self::Password { client_secret, username, password, .. } => {
+                [client_secret.expose(), password.expose(), username]
+            }
         }
     }
 
@@ -107,20 +101,12 @@ impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self.0 {
-            Grant::ClientCredentials {
-                client_id,
-                client_secret,
-            } => {
+            Grant::ClientCredentials { client_id, client_secret } => {
                 map.serialize_entry("grant_type", "client_credentials")?;
                 map.serialize_entry("client_id", client_id)?;
                 map.serialize_entry("client_secret", client_secret.expose())?;
             }
-            Grant::Password {
-                client_id,
-                client_secret,
-                username,
-                password,
-            } => {
+            Grant::Password { client_id, client_secret, username, password } => {
                 map.serialize_entry("grant_type", "password")?;
                 map.serialize_entry("client_id", client_id)?;
                 map.serialize_entry("client_secret", client_secret.expose())?;
@@ -162,9 +148,7 @@ impl fmt::Debug for Grant {
             Self::ClientCredentials { .. } => "ClientCredentials",
             Self::Password { .. } => "Password",
         };
-        f.debug_struct(name)
-            .field("client_id", &self.client_id())
-            .finish_non_exhaustive()
+        f.debug_struct(name).field("client_id", &self.client_id()).finish_non_exhaustive()
     }
 }
 

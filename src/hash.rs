@@ -18,10 +18,7 @@ impl BuildHasher for FoldedMultiply {
     type Hasher = Folding;
 
     fn build_hasher(&self) -> Folding {
-        Folding {
-            key: self.0,
-            state: self.1,
-        }
+        Folding { key: self.0, state: self.1 }
     }
 }
 
@@ -54,12 +51,7 @@ fn ends(bytes: &[u8]) -> [u64; 2] {
     } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
         [first, last].map(|word| u64::from_le_bytes(*word))
     } else {
-        [
-            bytes
-                .iter()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
-            0,
-        ]
+        [bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0]
     }
 }
 
@@ -117,9 +109,7 @@ mod tests {
     #[test]
     fn low_and_high_bits_are_spread() {
         let build = FoldedMultiply::default();
-        let hashes: Vec<u64> = (0..4096)
-            .map(|i| build.hash_one(format!("client-{i}")))
-            .collect();
+        let hashes: Vec<u64> = (0..4096).map(|i| build.hash_one(format!("client-{i}"))).collect();
         // 256 values are expected to be taken by 16 each.
         for shift in [0, 56] {
             let mut counts = [0; 256];

@@ -99,10 +99,7 @@ pub(crate) fn first_char(text: &str) -> Option<(char, usize)> {
 fn code_unit(text: &str) -> Option<u16> {
     let digits = text.get(..4)?;
     // `from_str_radix` would take a sign.
-    digits
-        .bytes()
-        .all(|b| b.is_ascii_hexdigit())
-        .then(|| u16::from_str_radix(digits, 16).ok())?
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
 #[cfg(test)]
@@ -117,10 +114,7 @@ mod tests {
     #[test]
     fn strings_are_unescaped() {
         let text = r#""a\/b\u003d\"\\\b\f\n\r\té\u00E9\ud83d\ude00""#;
-        assert_eq!(
-            unescaped(text).as_deref(),
-            Some("a/b=\"\\\u{8}\u{c}\n\r\té\u{e9}\u{1f600}")
-        );
+        assert_eq!(unescaped(text).as_deref(), Some("a/b=\"\\\u{8}\u{c}\n\r\té\u{e9}\u{1f600}"));
         assert_eq!(unescaped(r#""""#).as_deref(), Some(""));
     }
 
@@ -145,11 +139,9 @@ mod tests {
 
     #[test]
     fn names_are_found_however_they_are_spelled() {
-        let [plain, escaped, twice, missing] = object(
-            r#" {"a":1,"b\u0063":"x","d":1,"d":2,"e":[{}]} "#,
-            ["a", "bc", "d", "f"],
-        )
-        .unwrap();
+        let [plain, escaped, twice, missing] =
+            object(r#" {"a":1,"b\u0063":"x","d":1,"d":2,"e":[{}]} "#, ["a", "bc", "d", "f"])
+                .unwrap();
         assert!(matches!(plain, Found::Once("1")));
         assert!(matches!(escaped, Found::Once("\"x\"")));
         assert!(matches!(twice, Found::Repeated));
@@ -159,17 +151,9 @@ mod tests {
     #[test]
     fn only_whole_objects_hold_fields() {
         let bomb = format!("{{\"a\":{}", "[".repeat(16_000));
-        for text in [
-            "",
-            "[]",
-            "\"{}\"",
-            "{",
-            "{}{}",
-            "{\"a\":}",
-            "{\"a\":1}x",
-            "{\"a\":\"\n\"}",
-            &bomb,
-        ] {
+        for text in
+            ["", "[]", "\"{}\"", "{", "{}{}", "{\"a\":}", "{\"a\":1}x", "{\"a\":\"\n\"}", &bomb]
+        {
             assert!(object(text, ["a"]).is_none(), "{text}");
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(8_000), "]".repeat(8_000));

@@ -127,10 +127,7 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
-#![cfg_attr(
-    test,
-    allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test")
-)]
+#![cfg_attr(test, allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test"))]
 
 mod authenticator;
 mod bearer;

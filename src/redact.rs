@@ -11,22 +11,16 @@ pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
     if is_markup(text) {
         return None;
     }
-    let plain = private
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| text.as_bytes());
+    let plain = private.iter().filter(|text| !text.is_empty()).map(|text| text.as_bytes());
     let encoded = plain.clone().flat_map(base64_cores).collect::<Vec<_>>();
     let mut quote = String::new();
     let mut rest = text;
     while let Some(char) = rest.chars().next() {
-        let echo = plain
-            .clone()
-            .find_map(|needle| spelled(rest, needle))
-            .or_else(|| {
-                let end = encoded.iter().find_map(|core| spelled(rest, core))?;
-                // The rest of the run holds the secret's last bits.
-                Some(rest.len() - rest[end..].trim_start_matches(is_base64).len())
-            });
+        let echo = plain.clone().find_map(|needle| spelled(rest, needle)).or_else(|| {
+            let end = encoded.iter().find_map(|core| spelled(rest, core))?;
+            // The rest of the run holds the secret's last bits.
+            Some(rest.len() - rest[end..].trim_start_matches(is_base64).len())
+        });
         if let Some(end) = echo {
             quote.push_str("***");
             rest = &rest[end..];
@@ -74,10 +68,7 @@ fn spelled(text: &str, needle: &[u8]) -> Option<usize> {
 /// What is left of both when `text` starts with the next byte of `needle`, spelled this way.
 fn percent_encoded<'t, 'n>(text: &'t str, needle: &'n [u8]) -> Option<(&'t str, &'n [u8])> {
     let (digits, rest) = text.strip_prefix('%')?.split_at_checked(2)?;
-    Some((
-        rest,
-        needle.strip_prefix(&[u8::from_str_radix(digits, 16).ok()?])?,
-    ))
+    Some((rest, needle.strip_prefix(&[u8::from_str_radix(digits, 16).ok()?])?))
 }
 
 fn form_encoded<'t, 'n>(text: &'t str, needle: &'n [u8]) -> Option<(&'t str, &'n [u8])> {
@@ -86,10 +77,7 @@ fn form_encoded<'t, 'n>(text: &'t str, needle: &'n [u8]) -> Option<(&'t str, &'n
 
 fn json_escaped<'t, 'n>(text: &'t str, needle: &'n [u8]) -> Option<(&'t str, &'n [u8])> {
     let (char, length) = json::first_char(text)?;
-    Some((
-        &text[length..],
-        needle.strip_prefix(char.encode_utf8(&mut [0; 4]).as_bytes())?,
-    ))
+    Some((&text[length..], needle.strip_prefix(char.encode_utf8(&mut [0; 4]).as_bytes())?))
 }
 
 /// What base64 makes of `secret`, whatever stands before and after it: for each of the three ways in which it can lie
@@ -149,13 +137,7 @@ mod tests {
 
     #[test]
     fn markup_is_not_quoted() {
-        for text in [
-            " <html>x",
-            "not found<br>",
-            "x</p>",
-            "<!-- x -->",
-            "<?xml?>",
-        ] {
+        for text in [" <html>x", "not found<br>", "x</p>", "<!-- x -->", "<?xml?>"] {
             assert_eq!(quoted(text), None, "{text}");
         }
     }
@@ -177,9 +159,7 @@ mod tests {
 
     #[test]
     fn echoes_are_replaced_however_they_are_encoded() {
-        let percent = SECRET
-            .bytes()
-            .fold(String::new(), |text, b| text + &format!("%{b:02x}"));
+        let percent = SECRET.bytes().fold(String::new(), |text, b| text + &format!("%{b:02x}"));
         let unicode = SECRET
             .chars()
             .map(u32::from)
@@ -194,11 +174,7 @@ mod tests {
             "jan",
         ] {
             let text = format!("user '{echo}' is unknown");
-            assert_eq!(
-                quoted(&text).as_deref(),
-                Some("user '***' is unknown"),
-                "{text}"
-            );
+            assert_eq!(quoted(&text).as_deref(), Some("user '***' is unknown"), "{text}");
         }
     }
 

@@ -17,14 +17,10 @@ impl Resolver for ThreadlessForAddresses {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let is_address = uri
-            .host()
-            .is_some_and(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
+        let is_address =
+            uri.host().is_some_and(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
         let timeout = if is_address {
-            NextTimeout {
-                after: Duration::NotHappening,
-                ..timeout
-            }
+            NextTimeout { after: Duration::NotHappening, ..timeout }
         } else {
             timeout
         };

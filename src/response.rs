@@ -31,17 +31,12 @@ pub(crate) fn parse(
     let date = http_date(headers, DATE).unwrap_or_else(|| utc(sent.wall));
     match status {
         200..=299 => token(body, date, sent).map_err(Error::InvalidResponse),
-        408 | 429 | 500..=599 => Err(Error::Unavailable {
-            status,
-            retry_after: retry_after(headers, date),
-        }),
+        408 | 429 | 500..=599 => {
+            Err(Error::Unavailable { status, retry_after: retry_after(headers, date) })
+        }
         400..=499 => {
             let (code, description) = refusal(body, grant);
-            Err(Error::Rejected {
-                status,
-                code,
-                description,
-            })
+            Err(Error::Rejected { status, code, description })
         }
         _ => Err(Error::InvalidResponse(InvalidResponse::Status(status))),
     }
@@ -65,10 +60,7 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Now) -> Result<Token, InvalidR
     // RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     let token_type = string("token_type", token_type)?;
     if !token_type.eq_ignore_ascii_case("bearer") {
-        return Err(InvalidResponse::Field {
-            name: "token_type",
-            reason: "is not Bearer",
-        });
+        return Err(InvalidResponse::Field { name: "token_type", reason: "is not Bearer" });
     }
 
     let access_token = string("access_token", access_token)?;
@@ -80,17 +72,13 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Now) -> Result<Token, InvalidR
     }
 
     let expires = string("expires", expires)?;
-    let expires =
-        OffsetDateTime::parse(&expires, &Rfc3339).map_err(|_| InvalidResponse::Field {
-            name: "expires",
-            reason: "is not an RFC 3339 date and time",
-        })?;
+    let expires = OffsetDateTime::parse(&expires, &Rfc3339).map_err(|_| {
+        InvalidResponse::Field { name: "expires", reason: "is not an RFC 3339 date and time" }
+    })?;
     match Duration::try_from(expires - date) {
-        Ok(lifetime) if !lifetime.is_zero() => Ok(Token::new(
-            &access_token,
-            expires,
-            Lifetime::new(sent, lifetime),
-        )),
+        Ok(lifetime) if !lifetime.is_zero() => {
+            Ok(Token::new(&access_token, expires, Lifetime::new(sent, lifetime)))
+        }
         _ => Err(InvalidResponse::Expired),
     }
 }
@@ -114,10 +102,7 @@ fn string(
 fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
     let quote = |text: &str| quotable(text, &grant.private_texts());
     // A body that was cut could hold half a secret, which no search for the whole would find.
-    let Some(text) = str::from_utf8(body)
-        .ok()
-        .filter(|text| text.len() <= MAX_BODY)
-    else {
+    let Some(text) = str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return (None, None);
     };
     let names = ["error", "error_description", "message", "name"];
@@ -172,10 +157,7 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let value = |text| HeaderValue::from_str(text).unwrap();
-        pairs
-            .iter()
-            .map(|(name, text)| (HeaderName::from_static(name), value(text)))
-            .collect()
+        pairs.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
     }
 
     fn parse_at(
@@ -218,11 +200,7 @@ mod tests {
     #[track_caller]
     fn rejected(body: impl AsRef<[u8]>) -> (Option<String>, Option<String>) {
         match parse_at(Now::read(), 400, &[DATE_HEADER], body) {
-            Err(Error::Rejected {
-                status: 400,
-                code,
-                description,
-            }) => (code, description),
+            Err(Error::Rejected { status: 400, code, description }) => (code, description),
             other => panic!("{other:?}"),
         }
     }
@@ -230,10 +208,7 @@ mod tests {
     #[track_caller]
     fn retry_after(pairs: &[(&'static str, &str)]) -> Option<Duration> {
         match parse_at(Now::read(), 503, pairs, "") {
-            Err(Error::Unavailable {
-                status: 503,
-                retry_after,
-            }) => retry_after,
+            Err(Error::Unavailable { status: 503, retry_after }) => retry_after,
             other => panic!("{other:?}"),
         }
     }
@@ -242,30 +217,19 @@ mod tests {
     fn documented_answer_is_a_token() {
         let token = accepted(body("d33.59b", EXPIRES, "Bearer"));
         assert_eq!(token.access_token(), "d33.59b");
-        assert_eq!(
-            token.expires().to_string(),
-            "2021-12-31 23:59:59.999 +00:00:00"
-        );
+        assert_eq!(token.expires().to_string(), "2021-12-31 23:59:59.999 +00:00:00");
     }
 
     #[test]
     fn any_success_status_and_unknown_fields_are_fine() {
         let body = r#" {"scope":[{}],"token_type":"bEARER","x":1e999,"expires":"2021-12-31T23:59:59Z","access_token":"a"} "#;
-        assert_eq!(
-            parse_at(Now::read(), 201, &[DATE_HEADER], body)
-                .unwrap()
-                .access_token(),
-            "a"
-        );
+        assert_eq!(parse_at(Now::read(), 201, &[DATE_HEADER], body).unwrap().access_token(), "a");
     }
 
     #[test]
     fn escapes_are_resolved() {
-        let token = accepted(body(
-            r"a\/b\u002bc\u003D",
-            r"2021-12-31T23\u003a59:59Z",
-            r"\u0042earer",
-        ));
+        let token =
+            accepted(body(r"a\/b\u002bc\u003D", r"2021-12-31T23\u003a59:59Z", r"\u0042earer"));
         assert_eq!(token.authorization(), "Bearer a/b+c=");
     }
 
@@ -277,10 +241,7 @@ mod tests {
             ("2021-12-31t23:59:59z", "2021-12-31 23:59:59.0"),
             ("2021-12-31 23:59:59Z", "2021-12-31 23:59:59.0"),
             ("2022-01-01T01:29:59.5+01:30", "2021-12-31 23:59:59.5"),
-            (
-                "2021-12-31T15:59:59.123456789012-08:00",
-                "2021-12-31 23:59:59.123456789",
-            ),
+            ("2021-12-31T15:59:59.123456789012-08:00", "2021-12-31 23:59:59.123456789"),
             ("2021-12-31T23:59:59-00:00", "2021-12-31 23:59:59.0"),
             ("2021-12-31T23:59:60Z", "2021-12-31 23:59:59.999999999"),
             ("9999-12-31T23:59:59Z", "9999-12-31 23:59:59.0"),
@@ -300,11 +261,7 @@ mod tests {
             "Fri, 31 Dec 2021 23:59:59 GMT",
         ] {
             let reason = "is not an RFC 3339 date and time";
-            assert_eq!(
-                field(body("a", text, "Bearer")),
-                ("expires", reason),
-                "{text}"
-            );
+            assert_eq!(field(body("a", text, "Bearer")), ("expires", reason), "{text}");
         }
     }
 
@@ -318,25 +275,18 @@ mod tests {
         assert_eq!(left, HOUR + Duration::from_millis(999));
 
         // 2021-12-31T23:00:00Z by the local clock.
-        let sent = Now {
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600),
-            ..sent
-        };
+        let sent =
+            Now { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600), ..sent };
         for unreadable in [&[][..], &[("date", "yesterday")], &[("date", "1640991600")]] {
-            let left = token(unreadable, sent, "2022-01-01T00:00:00Z")
-                .lifetime()
-                .left(sent);
+            let left = token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().left(sent);
             assert_eq!(left, HOUR, "{unreadable:?}");
         }
     }
 
     #[test]
     fn what_is_over_on_arrival_is_refused() {
-        for expires in [
-            "2021-12-31T22:59:59Z",
-            "2021-12-31T22:59:58.999Z",
-            "1970-01-01T00:00:00Z",
-        ] {
+        for expires in ["2021-12-31T22:59:59Z", "2021-12-31T22:59:58.999Z", "1970-01-01T00:00:00Z"]
+        {
             assert_eq!(
                 invalid(body("a", expires, "Bearer")),
                 InvalidResponse::Expired,
@@ -352,10 +302,7 @@ mod tests {
             SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(1 << 60)),
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1 << 60)),
         ] {
-            let sent = Now {
-                wall: wall.unwrap(),
-                ..Now::read()
-            };
+            let sent = Now { wall: wall.unwrap(), ..Now::read() };
             let _ = parse_at(sent, 200, &[], body("a", EXPIRES, "Bearer"));
             let token = parse_at(sent, 200, &[DATE_HEADER], body("a", EXPIRES, "Bearer")).unwrap();
             assert!(!token.lifetime().is_over(sent));
@@ -369,15 +316,7 @@ mod tests {
             assert_eq!(field(whole.replace(name, "x")), (name, "is missing"));
             let twice = format!(r#"{{"{name}":"Bearer",{}"#, &whole[1..]);
             assert_eq!(field(twice), (name, "stands there twice"));
-            for value in [
-                "null",
-                "1",
-                "true",
-                "[]",
-                "{}",
-                r#"["Bearer"]"#,
-                r#""\ud800""#,
-            ] {
+            for value in ["null", "1", "true", "[]", "{}", r#"["Bearer"]"#, r#""\ud800""#] {
                 let text = format!(r#"{{"{name}":{value},{}"#, whole[1..].replace(name, "x"));
                 assert_eq!(field(text), (name, "is not a valid string"), "{value}");
             }
@@ -388,31 +327,15 @@ mod tests {
     #[test]
     fn token_type_must_be_bearer() {
         for token_type in ["", "mac", "Bearer ", "bearerx", "DPoP"] {
-            assert_eq!(
-                field(body("a", EXPIRES, token_type)),
-                ("token_type", "is not Bearer")
-            );
+            assert_eq!(field(body("a", EXPIRES, token_type)), ("token_type", "is not Bearer"));
         }
     }
 
     #[test]
     fn access_token_must_fit_into_a_header() {
-        for token in [
-            "",
-            "a b",
-            "a\\r\\nX: y",
-            "a\\u0000",
-            "a\\u007f",
-            "\u{e9}",
-            " a",
-            "a\\t",
-        ] {
+        for token in ["", "a b", "a\\r\\nX: y", "a\\u0000", "a\\u007f", "\u{e9}", " a", "a\\t"] {
             let reason = "can't stand in an HTTP header: it must be visible ASCII characters";
-            assert_eq!(
-                field(body(token, EXPIRES, "Bearer")),
-                ("access_token", reason),
-                "{token}"
-            );
+            assert_eq!(field(body(token, EXPIRES, "Bearer")), ("access_token", reason), "{token}");
         }
         let odd = "!#$%&'()*+,-./:;<=>?@[]^_`{|}~";
         assert_eq!(accepted(body(odd, EXPIRES, "Bearer")).access_token(), odd);
@@ -422,10 +345,7 @@ mod tests {
     fn unusable_bodies_say_why() {
         let whole = body("a", EXPIRES, "Bearer");
         let long = whole.clone() + &" ".repeat(MAX_BODY + 1 - whole.len());
-        assert_eq!(
-            invalid(&long),
-            InvalidResponse::Body("is larger than 16 KiB")
-        );
+        assert_eq!(invalid(&long), InvalidResponse::Body("is larger than 16 KiB"));
         accepted(&long[..MAX_BODY]);
 
         for (text, reason) in [
@@ -438,30 +358,19 @@ mod tests {
             ("\"a\"", "is not a whole JSON object"),
             (&whole[..whole.len() - 1], "is not a whole JSON object"),
             (&format!("{whole}{whole}"), "is not a whole JSON object"),
-            (
-                &format!("{{\"a\":{}", "[".repeat(16_000)),
-                "is not a whole JSON object",
-            ),
+            (&format!("{{\"a\":{}", "[".repeat(16_000)), "is not a whole JSON object"),
             (&whole.replace(':', "="), "is not a whole JSON object"),
         ] {
             assert_eq!(invalid(text), InvalidResponse::Body(reason), "{text}");
         }
-        assert_eq!(
-            invalid(b"{\"a\":\"\xff\"}"),
-            InvalidResponse::Body("is not UTF-8")
-        );
+        assert_eq!(invalid(b"{\"a\":\"\xff\"}"), InvalidResponse::Body("is not UTF-8"));
     }
 
     #[test]
     fn statuses_are_told_apart() {
         for status in [100, 199, 300, 302, 304, 308, 399, 600, 999] {
-            let error = parse_at(
-                Now::read(),
-                status,
-                &[DATE_HEADER],
-                body("a", EXPIRES, "Bearer"),
-            )
-            .unwrap_err();
+            let error = parse_at(Now::read(), status, &[DATE_HEADER], body("a", EXPIRES, "Bearer"))
+                .unwrap_err();
             assert!(
                 matches!(error, Error::InvalidResponse(InvalidResponse::Status(s)) if s == status),
                 "{error:?}"
@@ -470,10 +379,7 @@ mod tests {
         }
         for status in [400, 401, 403, 404, 405, 407, 409, 428, 430, 499] {
             let error = parse_at(Now::read(), status, &[], "").unwrap_err();
-            assert!(
-                matches!(error, Error::Rejected { status: s, .. } if s == status),
-                "{error:?}"
-            );
+            assert!(matches!(error, Error::Rejected { status: s, .. } if s == status), "{error:?}");
             assert!(!error.is_transient());
         }
         for status in [408, 429, 500, 502, 503, 504, 599] {
@@ -502,16 +408,8 @@ mod tests {
                 None,
                 some("Invalid login"),
             ),
-            (
-                r#"{"name":"NotAuthenticated","code":401}"#,
-                None,
-                some("NotAuthenticated"),
-            ),
-            (
-                r#"{"message":"<pre>Cannot POST</pre>","name":"NotFound"}"#,
-                None,
-                some("NotFound"),
-            ),
+            (r#"{"name":"NotAuthenticated","code":401}"#, None, some("NotAuthenticated")),
+            (r#"{"message":"<pre>Cannot POST</pre>","name":"NotFound"}"#, None, some("NotFound")),
             (r#"{"x":"y"}"#, None, None),
             (r#"{"error":"a""#, None, None),
             (r#"["a"]"#, None, None),
@@ -534,10 +432,7 @@ mod tests {
         let body = r#"{"error":"s3cr3t","error_description":"client s\u0033cr3t: user jan has no p4ss\u001b[31m"}"#;
         let (code, description) = rejected(body);
         assert_eq!(code.as_deref(), Some("***"));
-        assert_eq!(
-            description.as_deref(),
-            Some("client ***: user *** has no *** [31m")
-        );
+        assert_eq!(description.as_deref(), Some("client ***: user *** has no *** [31m"));
     }
 
     /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
@@ -558,11 +453,7 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(
-                retry_after(&[DATE_HEADER, ("retry-after", value)]),
-                wait,
-                "{value}"
-            );
+            assert_eq!(retry_after(&[DATE_HEADER, ("retry-after", value)]), wait, "{value}");
         }
         assert_eq!(retry_after(&[DATE_HEADER]), None);
     }

@@ -47,11 +47,7 @@ impl PartialEq for Secret {
         let (ours, theirs) = (self.expose().as_bytes(), other.expose().as_bytes());
         // `black_box` keeps the compiler from leaving the loop at the first difference.
         ours.len() == theirs.len()
-            && black_box(
-                ours.iter()
-                    .zip(theirs)
-                    .fold(0, |diff, (a, b)| diff | (a ^ b)),
-            ) == 0
+            && black_box(ours.iter().zip(theirs).fold(0, |diff, (a, b)| diff | (a ^ b))) == 0
     }
 }
 

@@ -26,11 +26,7 @@ impl Token {
             Zeroizing::new(String::with_capacity(SCHEME.len() + access_token.len()));
         authorization.push_str(SCHEME);
         authorization.push_str(access_token);
-        Self(Arc::new(Inner {
-            authorization,
-            expires,
-            lifetime,
-        }))
+        Self(Arc::new(Inner { authorization, expires, lifetime }))
     }
 
     /// Returns the bare access token, such as `d33...59b`.
@@ -82,13 +78,7 @@ mod tests {
         let token = Token::new("d33.59b", OffsetDateTime::UNIX_EPOCH, lifetime);
         assert_eq!(token.access_token(), "d33.59b");
         assert_eq!(token.authorization(), "Bearer d33.59b");
-        assert_eq!(
-            token.authorization().as_ptr(),
-            token.clone().authorization().as_ptr()
-        );
-        assert_eq!(
-            format!("{token:?}"),
-            "Token { expires: 1970-01-01 0:00:00.0 +00:00:00, .. }"
-        );
+        assert_eq!(token.authorization().as_ptr(), token.clone().authorization().as_ptr());
+        assert_eq!(format!("{token:?}"), "Token { expires: 1970-01-01 0:00:00.0 +00:00:00, .. }");
     }
 }

@@ -44,11 +44,7 @@ const TOKENS: &[&str] = &[TOKEN, NEW_TOKEN];
 
 /// Whether a block holds a piece of any of these.
 fn holds(block: &[u8], texts: &[&str]) -> bool {
-    let pieces = || {
-        texts
-            .iter()
-            .flat_map(|text| text.as_bytes().as_chunks::<8>().0)
-    };
+    let pieces = || texts.iter().flat_map(|text| text.as_bytes().as_chunks::<8>().0);
     let mut is_first = [false; 256];
     for piece in pieces() {
         is_first[usize::from(piece[0])] = true;
@@ -74,10 +70,7 @@ thread_local! {
 static SCANNER: Scanner = Scanner {
     is_on: AtomicBool::new(false),
     freed: [const { AtomicUsize::new(0) }; 2],
-    live: Live {
-        lock: AtomicBool::new(false),
-        blocks: UnsafeCell::new([(0, 0); SLOTS]),
-    },
+    live: Live { lock: AtomicBool::new(false), blocks: UnsafeCell::new([(0, 0); SLOTS]) },
 };
 
 // SAFETY: passes everything on to the system's allocator. `realloc` is the trait's default, which frees the old block
@@ -122,11 +115,7 @@ impl Scanner {
         scene();
         self.is_on.store(false, SeqCst);
         let [secrets, tokens] = self.freed.each_ref().map(|count| count.load(SeqCst));
-        Found {
-            secrets,
-            tokens,
-            live: self.live.count(),
-        }
+        Found { secrets, tokens, live: self.live.count() }
     }
 }
 
@@ -190,9 +179,7 @@ impl Live {
             let bytes = live.map(|(block, size)| unsafe {
                 std::slice::from_raw_parts(*block as *const u8, *size)
             });
-            bytes
-                .filter(|bytes| holds(bytes, SECRETS) || holds(bytes, TOKENS))
-                .count()
+            bytes.filter(|bytes| holds(bytes, SECRETS) || holds(bytes, TOKENS)).count()
         })
     }
 }
@@ -228,24 +215,19 @@ impl Endpoint {
             }
         });
         let scheme = if is_tls { "https" } else { "http" };
-        Self {
-            base_url: format!("{scheme}://{address}"),
-            certificate,
-        }
+        Self { base_url: format!("{scheme}://{address}"), certificate }
     }
 
     fn builder(&self) -> Builder {
         let certificate = self.certificate.clone();
-        Authenticator::builder(Environment::Custom(self.base_url.clone()))
-            .retries(0)
-            .http(move |http| match certificate.clone() {
-                Some(certificate) => http.tls_config(
-                    TlsConfig::builder()
-                        .root_certs([certificate].into())
-                        .build(),
-                ),
+        Authenticator::builder(Environment::Custom(self.base_url.clone())).retries(0).http(
+            move |http| match certificate.clone() {
+                Some(certificate) => {
+                    http.tls_config(TlsConfig::builder().root_certs([certificate].into()).build())
+                }
                 None => http,
-            })
+            },
+        )
     }
 
     fn authenticator(&self) -> Authenticator {
@@ -266,9 +248,7 @@ fn serve(
         if i > 0 {
             thread::sleep(Duration::from_millis(20));
         }
-        let _ = stream
-            .write_all(piece.as_bytes())
-            .and_then(|()| stream.flush());
+        let _ = stream.write_all(piece.as_bytes()).and_then(|()| stream.flush());
     }
     stays_open
 }
@@ -297,11 +277,7 @@ enum Rule {
 const NOTHING: Rule = freed(0, 0);
 
 const fn freed(secrets: usize, tokens: usize) -> Rule {
-    Rule::AtMost {
-        secrets,
-        tokens,
-        live: 0,
-    }
+    Rule::AtMost { secrets, tokens, live: 0 }
 }
 
 /// What an unusable answer holds.
@@ -320,19 +296,13 @@ struct Runner {
 
 impl Runner {
     fn scene(&mut self, name: &str, rule: Rule, scene: impl FnOnce()) {
-        let Found {
-            secrets,
-            tokens,
-            live,
-        } = SCANNER.watch(scene);
+        let Found { secrets, tokens, live } = SCANNER.watch(scene);
         let is_ok = match rule {
             Rule::MustBeFreed => secrets > 0 && tokens > 0,
             Rule::MustBeLive => live > 0,
-            Rule::AtMost {
-                secrets: s,
-                tokens: t,
-                live: l,
-            } => secrets <= s && tokens <= t && live <= l,
+            Rule::AtMost { secrets: s, tokens: t, live: l } => {
+                secrets <= s && tokens <= t && live <= l
+            }
         };
         let name = format!(
             "{name:<58} freed with secrets {secrets:>2}, with tokens {tokens:>2}; live {live:>2}"
@@ -342,11 +312,7 @@ impl Runner {
 
     fn verdict(&mut self, name: &str, is_ok: bool) {
         println!("{name} ... {}", if is_ok { "ok" } else { "FAILED" });
-        *(if is_ok {
-            &mut self.passed
-        } else {
-            &mut self.failed
-        }) += 1;
+        *(if is_ok { &mut self.passed } else { &mut self.failed }) += 1;
     }
 
     /// One call of `get_token` with each grant. `Ok` expects a token, in so many records of TLS.
@@ -382,13 +348,8 @@ impl Runner {
 
 fn chunked(pieces: &[&str]) -> Vec<String> {
     let head = format!("HTTP/1.1 200 OK\r\nDate: {DATE}\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let chunks = pieces
-        .iter()
-        .map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()));
-    std::iter::once(head)
-        .chain(chunks)
-        .chain(["0\r\n\r\n".to_owned()])
-        .collect()
+    let chunks = pieces.iter().map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()));
+    std::iter::once(head).chain(chunks).chain(["0\r\n\r\n".to_owned()]).collect()
 }
 
 fn main() -> ExitCode {
@@ -400,11 +361,7 @@ fn main() -> ExitCode {
     requests(&mut run);
     api_calls(&mut run);
     println!("{} passed, {} failed", run.passed, run.failed);
-    if run.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn whole() -> Vec<String> {
@@ -421,9 +378,7 @@ fn controls(run: &mut Runner) {
     });
     let kept = Cell::new(None);
     run.scene("control: a token that is kept", Rule::MustBeLive, || {
-        kept.set(Some(
-            endpoint.authenticator().get_token(&password()).unwrap(),
-        ));
+        kept.set(Some(endpoint.authenticator().get_token(&password()).unwrap()));
     });
     drop(kept);
 }
@@ -431,18 +386,12 @@ fn controls(run: &mut Runner) {
 fn answers(run: &mut Runner) {
     run.calls("both grants", Ok(1), move |_, _| whole());
     run.calls("a token with escapes", Ok(1), |_, _| {
-        let escaped = TOKEN
-            .replace('/', r"\/")
-            .replace('=', r"\u003d")
-            .replace('k', r"\u006b");
+        let escaped = TOKEN.replace('/', r"\/").replace('=', r"\u003d").replace('k', r"\u006b");
         vec![token_answer(&escaped, HOUR)]
     });
     run.calls("an answer in pieces", Ok(3), |_, _| {
         let text = token_answer(TOKEN, HOUR);
-        text.as_bytes()
-            .chunks(50)
-            .map(|piece| str::from_utf8(piece).unwrap().to_owned())
-            .collect()
+        text.as_bytes().chunks(50).map(|piece| str::from_utf8(piece).unwrap().to_owned()).collect()
     });
     run.calls("an answer in chunks", Ok(2), |_, _| {
         let body = token_body(TOKEN, HOUR);
@@ -451,70 +400,44 @@ fn answers(run: &mut Runner) {
 }
 
 fn unusable_answers(run: &mut Runner) {
-    run.calls(
-        "an error that echoes the whole request",
-        Err(Holds::Echo),
-        |_, request| vec![answer("400 Bad Request", "", request)],
-    );
+    run.calls("an error that echoes the whole request", Err(Holds::Echo), |_, request| {
+        vec![answer("400 Bad Request", "", request)]
+    });
     run.calls("an error that quotes the request in JSON", Err(Holds::Echo), |_, request| {
         let quoted = request.replace('\\', r"\\").replace('"', r#"\""#).replace("\r\n", r"\r\n");
-        let body = format!(r#"{{"error":"{CLIENT_SECRET}","error_description":"{quoted}","message":"{quoted}"}}"#);
+        let body = format!(
+            r#"{{"error":"{CLIENT_SECRET}","error_description":"{quoted}","message":"{quoted}"}}"#
+        );
         vec![answer("401 Unauthorized", "", &body)]
     });
-    run.calls(
-        "an unavailable endpoint that echoes",
-        Err(Holds::Echo),
-        |_, request| vec![answer("503 Busy", "Retry-After: 60\r\n", request)],
-    );
-    run.calls(
-        "a success that echoes as a JSON string",
-        Err(Holds::Both),
-        |_, _| {
-            vec![answer(
-                "200 OK",
-                "",
-                &format!(r#""\u0041 {CLIENT_SECRET} {TOKEN}""#),
-            )]
-        },
-    );
+    run.calls("an unavailable endpoint that echoes", Err(Holds::Echo), |_, request| {
+        vec![answer("503 Busy", "Retry-After: 60\r\n", request)]
+    });
+    run.calls("a success that echoes as a JSON string", Err(Holds::Both), |_, _| {
+        vec![answer("200 OK", "", &format!(r#""\u0041 {CLIENT_SECRET} {TOKEN}""#))]
+    });
     run.calls("a truncated body", Err(Holds::Token), |_, _| {
         let text = token_answer(TOKEN, HOUR);
         vec![text[..text.len() - 5].to_owned()]
     });
     run.calls("a redirect", Err(Holds::Echo), |_, request| {
+        vec![answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", request)]
+    });
+    run.calls("an access_token of the wrong type", Err(Holds::Token), |_, _| {
+        let body = token_body(TOKEN, HOUR)
+            .replace(&format!("\"{TOKEN}\""), &format!(r#"["{TOKEN}","\u0041{TOKEN}"]"#));
+        vec![answer("200 OK", "", &body)]
+    });
+    run.calls("an access_token as the name of a field", Err(Holds::Token), |_, _| {
         vec![answer(
-            "307 Temporary Redirect",
-            "Location: http://127.0.0.1:1/\r\n",
-            request,
+            "200 OK",
+            "",
+            &format!(r#"{{"\u006b{}":1,"{TOKEN}":{{"{TOKEN}":2}}}}"#, &TOKEN[1..]),
         )]
     });
-    run.calls(
-        "an access_token of the wrong type",
-        Err(Holds::Token),
-        |_, _| {
-            let body = token_body(TOKEN, HOUR).replace(
-                &format!("\"{TOKEN}\""),
-                &format!(r#"["{TOKEN}","\u0041{TOKEN}"]"#),
-            );
-            vec![answer("200 OK", "", &body)]
-        },
-    );
-    run.calls(
-        "an access_token as the name of a field",
-        Err(Holds::Token),
-        |_, _| {
-            vec![answer(
-                "200 OK",
-                "",
-                &format!(r#"{{"\u006b{}":1,"{TOKEN}":{{"{TOKEN}":2}}}}"#, &TOKEN[1..]),
-            )]
-        },
-    );
-    run.calls(
-        "a token that was over on arrival",
-        Err(Holds::Token),
-        |_, _| vec![token_answer(TOKEN, HOUR).replace("31 Dec 2021", "31 Dec 2022")],
-    );
+    run.calls("a token that was over on arrival", Err(Holds::Token), |_, _| {
+        vec![token_answer(TOKEN, HOUR).replace("31 Dec 2021", "31 Dec 2022")]
+    });
 }
 
 fn lives_of_a_token(run: &mut Runner) {
@@ -566,10 +489,7 @@ fn lives_of_a_token(run: &mut Runner) {
                 let first = Arc::clone(&first);
                 http.middleware(move |request: Request<SendBody>, next: MiddlewareNext| {
                     let answer = next.handle(request);
-                    assert!(
-                        !first.swap(false, SeqCst),
-                        "in the middle of a token request"
-                    );
+                    assert!(!first.swap(false, SeqCst), "in the middle of a token request");
                     answer
                 })
             })
@@ -586,14 +506,10 @@ fn lives_of_a_token(run: &mut Runner) {
         });
     });
     drop(panic::take_hook());
-    run.scene(
-        "dropping the Authenticator while a token is in use",
-        NOTHING,
-        || {
-            let token = endpoint.authenticator().get_token(&password()).unwrap();
-            assert_eq!(token.clone().access_token(), TOKEN);
-        },
-    );
+    run.scene("dropping the Authenticator while a token is in use", NOTHING, || {
+        let token = endpoint.authenticator().get_token(&password()).unwrap();
+        assert_eq!(token.clone().access_token(), TOKEN);
+    });
 }
 
 /// What lies in ureq's buffer before and after it is sent.
@@ -629,10 +545,8 @@ fn requests(run: &mut Runner) {
     );
 
     run.scene("a request that is never sent", NOTHING, || {
-        let authenticator = endpoint
-            .builder()
-            .http(|http| http.timeout_send_body(Some(Duration::ZERO)))
-            .build();
+        let authenticator =
+            endpoint.builder().http(|http| http.timeout_send_body(Some(Duration::ZERO))).build();
         authenticator.unwrap().get_token(&password()).unwrap_err();
     });
 }
@@ -644,19 +558,12 @@ fn api_calls(run: &mut Runner) {
         _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],
     });
     // ureq frees the header's value, and the agent holds the grant's secret.
-    let rule = Rule::AtMost {
-        secrets: 0,
-        tokens: 1,
-        live: 1,
-    };
+    let rule = Rule::AtMost { secrets: 0, tokens: 1, live: 1 };
     let kept = Cell::new(None);
     run.scene("an API call whose connection is kept", rule, || {
         let authenticator = endpoint.authenticator();
         let agent = authenticator.agent(client_credentials());
-        let mut answer = agent
-            .get(format!("{}/api", endpoint.base_url))
-            .call()
-            .unwrap();
+        let mut answer = agent.get(format!("{}/api", endpoint.base_url)).call().unwrap();
         // Into memory that is wiped: what a caller reads is the caller's.
         let mut body = Zeroizing::new([0; 4096]);
         while answer.body_mut().as_reader().read(&mut *body).unwrap() > 0 {}

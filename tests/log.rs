@@ -35,11 +35,7 @@ impl Log for Recorder {
 
     fn log(&self, record: &Record) {
         let (target, text) = (record.target().to_owned(), record.args().to_string());
-        self.0.lock().unwrap().push(Entry {
-            level: record.level(),
-            target,
-            text,
-        });
+        self.0.lock().unwrap().push(Entry { level: record.level(), target, text });
     }
 
     fn flush(&self) {}
@@ -57,15 +53,9 @@ fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
     });
     let authenticator = server.builder().build().unwrap();
     let grant = Grant::password("id", CLIENT_SECRET, USERNAME, PASSWORD);
-    authenticator
-        .get_token(&Grant::client_credentials("id", CLIENT_SECRET))
-        .unwrap();
+    authenticator.get_token(&Grant::client_credentials("id", CLIENT_SECRET)).unwrap();
     authenticator.get_token(&grant).unwrap();
-    authenticator
-        .agent(grant.clone())
-        .get(format!("{}/api", server.base_url))
-        .call()
-        .unwrap();
+    authenticator.agent(grant.clone()).get(format!("{}/api", server.base_url)).call().unwrap();
     authenticator.clear();
     for _ in 0..2 {
         authenticator.get_token(&grant).unwrap_err();
@@ -75,9 +65,7 @@ fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
 
 /// The bytes that ureq-proto dumped in rows of 16: in hexadecimal, then as text. No secret can be found in one row.
 fn dumped(log: &[Entry]) -> String {
-    let rows = log
-        .iter()
-        .filter(|entry| entry.target.starts_with("ureq_proto"));
+    let rows = log.iter().filter(|entry| entry.target.starts_with("ureq_proto"));
     rows.filter_map(|entry| entry.text.get(41..)).collect()
 }
 
@@ -87,25 +75,14 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
     log::set_logger(&RECORDER).unwrap();
 
     let log = log_of_everything(LevelFilter::Debug);
-    assert!(
-        log.iter()
-            .any(|entry| entry.target.starts_with("weseedo_auth"))
-    );
+    assert!(log.iter().any(|entry| entry.target.starts_with("weseedo_auth")));
     assert!(log.iter().any(|entry| entry.target.starts_with("ureq")));
     for secret in SECRETS {
         for entry in &log {
-            assert!(
-                !entry.text.contains(secret),
-                "{}: {}",
-                entry.target,
-                entry.text
-            );
+            assert!(!entry.text.contains(secret), "{}: {}", entry.target, entry.text);
         }
     }
-    assert!(
-        log.iter().all(|entry| entry.level > Level::Warn),
-        "nothing to warn of"
-    );
+    assert!(log.iter().all(|entry| entry.level > Level::Warn), "nothing to warn of");
 
     let log = log_of_everything(LevelFilter::Trace);
     let dump = dumped(&log);
@@ -120,26 +97,14 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
             "the endpoint's echo, and none of the requests"
         );
     }
-    for entry in log
-        .iter()
-        .filter(|entry| !entry.target.starts_with("ureq_proto"))
-    {
+    for entry in log.iter().filter(|entry| !entry.target.starts_with("ureq_proto")) {
         for secret in SECRETS {
-            assert!(
-                !entry.text.contains(secret),
-                "{}: {}",
-                entry.target,
-                entry.text
-            );
+            assert!(!entry.text.contains(secret), "{}: {}", entry.target, entry.text);
         }
     }
-    let warnings: Vec<_> = (0..log.len())
-        .filter(|i| log[*i].level <= Level::Warn)
-        .collect();
+    let warnings: Vec<_> = (0..log.len()).filter(|i| log[*i].level <= Level::Warn).collect();
     assert_eq!(warnings.len(), 1);
     assert!(log[warnings[0]].text.contains("ureq_proto=debug"));
-    let first_of_ureq = log
-        .iter()
-        .position(|entry| entry.target.starts_with("ureq"));
+    let first_of_ureq = log.iter().position(|entry| entry.target.starts_with("ureq"));
     assert!(first_of_ureq.unwrap() > warnings[0]);
 }

@@ -26,17 +26,11 @@ impl Standin {
         for (path, body) in [("docs", r#"{"openapi":"3.0.0"}"#), ("meetings", "[]")] {
             server
                 .mock("GET", format!("/api/v2/{path}").as_str())
-                .match_header(
-                    "authorization",
-                    Matcher::Regex("^Bearer d33f00d...59b$".into()),
-                )
+                .match_header("authorization", Matcher::Regex("^Bearer d33f00d...59b$".into()))
                 .with_body(body)
                 .create();
         }
-        Self {
-            server,
-            token_requests,
-        }
+        Self { server, token_requests }
     }
 
     pub fn base_url(&self) -> String {

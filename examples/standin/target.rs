@@ -29,12 +29,7 @@ impl Target {
         } else {
             println!("WESEEDO_CLIENT_ID is not set: talking to a stand-in");
             grants.push(Grant::client_credentials("demo", "demo secret"));
-            grants.push(Grant::password(
-                "demo",
-                "demo secret",
-                "jan",
-                "demo password",
-            ));
+            grants.push(Grant::password("demo", "demo secret", "jan", "demo password"));
             Environment::Custom(standin.insert(Standin::start()).base_url())
         };
         let docs = format!("{}/api/v2/docs", environment.base_url());
@@ -42,11 +37,6 @@ impl Target {
         if let Some(path) = var("WESEEDO_TOKEN_PATH") {
             builder = builder.token_path(path);
         }
-        Ok(Self {
-            builder,
-            grants,
-            docs,
-            standin,
-        })
+        Ok(Self { builder, grants, docs, standin })
     }
 }

@@ -40,22 +40,13 @@ fn answer_one(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<d
     let mut reader = BufReader::new(&mut stream);
     let (mut head, mut length) = (String::new(), 0);
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {
-        let line = head
-            .trim_end()
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let line = head.trim_end().rsplit('\n').next().unwrap_or_default().to_ascii_lowercase();
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse()?;
         }
     }
     reader.read_exact(&mut vec![0; length])?;
-    let body = if head.starts_with("POST") {
-        answer::token_body(0)
-    } else {
-        "[]".to_owned()
-    };
+    let body = if head.starts_with("POST") { answer::token_body(0) } else { "[]".to_owned() };
     let length = body.len();
     write!(
         stream,

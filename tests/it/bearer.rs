@@ -18,16 +18,11 @@ fn builder(server: &ServerGuard) -> Builder {
 }
 
 fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
-    server
-        .mock("POST", PATH)
-        .with_header("date", DATE)
-        .with_body(token_body(access_token, HOUR))
+    server.mock("POST", PATH).with_header("date", DATE).with_body(token_body(access_token, HOUR))
 }
 
 fn api_mock(server: &mut ServerGuard, authorization: impl Into<Matcher>) -> Mock {
-    server
-        .mock("GET", "/api/v2/meetings")
-        .match_header("authorization", authorization)
+    server.mock("GET", "/api/v2/meetings").match_header("authorization", authorization)
 }
 
 fn meetings(server: &ServerGuard) -> String {
@@ -45,10 +40,8 @@ fn agent_brings_the_token_and_the_settings() {
         .match_header("user-agent", "clinic/1.0")
         .expect(2)
         .create();
-    let authenticator = builder(&server)
-        .http(|http| http.user_agent("clinic/1.0"))
-        .build()
-        .unwrap();
+    let authenticator =
+        builder(&server).http(|http| http.user_agent("clinic/1.0")).build().unwrap();
     let agent = authenticator.agent(grant());
     for _ in 0..2 {
         agent.get(meetings(&server)).call().unwrap();
@@ -97,13 +90,7 @@ fn redirect_to_another_host_does_not_carry_the_header() {
     // Another port is another origin, though ureq would take it for the same host.
     let settings =
         builder(&server).http(|http| http.redirect_auth_headers(RedirectAuthHeaders::SameHost));
-    settings
-        .build()
-        .unwrap()
-        .agent(grant())
-        .get(meetings(&server))
-        .call()
-        .unwrap();
+    settings.build().unwrap().agent(grant()).get(meetings(&server)).call().unwrap();
     redirect.assert();
     elsewhere.assert();
 }
@@ -116,17 +103,11 @@ fn token_endpoint_gets_no_header() {
         .expect(2)
         .create();
     let authenticator = builder(&server).build().unwrap();
-    authenticator
-        .agent(grant())
-        .post(format!("{}{PATH}", server.url()))
-        .send("")
-        .unwrap();
+    authenticator.agent(grant()).post(format!("{}{PATH}", server.url())).send("").unwrap();
     // Nor when the middleware is part of the token request's own agent.
     let bearer = authenticator.bearer(grant());
-    let authenticator = builder(&server)
-        .http(move |http| http.middleware(bearer.clone()))
-        .build()
-        .unwrap();
+    let authenticator =
+        builder(&server).http(move |http| http.middleware(bearer.clone())).build().unwrap();
     authenticator.get_token(&grant()).unwrap();
     tokens.assert();
 }
@@ -137,11 +118,7 @@ fn header_of_the_callers_own_is_left_alone() {
     let tokens = token_mock(&mut server, "t0k3n").expect(0).create();
     let api = api_mock(&mut server, "Basic abc").create();
     let agent = builder(&server).build().unwrap().agent(grant());
-    agent
-        .get(meetings(&server))
-        .header("Authorization", "Basic abc")
-        .call()
-        .unwrap();
+    agent.get(meetings(&server)).header("Authorization", "Basic abc").call().unwrap();
     tokens.assert();
     api.assert();
 }
@@ -151,9 +128,7 @@ fn refused_token_is_forgotten_whether_or_not_statuses_are_errors() {
     for statuses_are_errors in [true, false] {
         let mut server = Server::new();
         let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
-        api_mock(&mut server, "Bearer t0k3n")
-            .with_status(401)
-            .create();
+        api_mock(&mut server, "Bearer t0k3n").with_status(401).create();
         let settings =
             builder(&server).http(move |http| http.http_status_as_error(statuses_are_errors));
         let authenticator = settings.build().unwrap();
@@ -168,15 +143,9 @@ fn refused_token_is_forgotten_whether_or_not_statuses_are_errors() {
 fn other_statuses_leave_the_token_in_use() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n").expect(1).create();
-    api_mock(&mut server, "Bearer t0k3n")
-        .with_status(403)
-        .create();
+    api_mock(&mut server, "Bearer t0k3n").with_status(403).create();
     let authenticator = builder(&server).build().unwrap();
-    authenticator
-        .agent(grant())
-        .get(meetings(&server))
-        .call()
-        .unwrap_err();
+    authenticator.agent(grant()).get(meetings(&server)).call().unwrap_err();
     authenticator.get_token(&grant()).unwrap();
     tokens.assert();
 }
@@ -187,16 +156,10 @@ fn error_on_the_way_to_a_token_can_be_downcast() {
     server.mock("POST", PATH).with_status(401).create();
     let api = api_mock(&mut server, Matcher::Any).expect(0).create();
     let authenticator = builder(&server).build().unwrap();
-    let by_agent = authenticator
-        .agent(grant())
-        .get(meetings(&server))
-        .call()
-        .unwrap_err();
+    let by_agent = authenticator.agent(grant()).get(meetings(&server)).call().unwrap_err();
     let by_call = authenticator.with_token(&grant(), |_| Ok(())).unwrap_err();
     for error in [by_agent, by_call] {
-        let ureq::Error::Other(error) = error else {
-            panic!("{error:?}")
-        };
+        let ureq::Error::Other(error) = error else { panic!("{error:?}") };
         assert_eq!(error.downcast_ref::<Error>().unwrap().status(), Some(401));
     }
     api.assert();
@@ -242,11 +205,7 @@ fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
         let request = support::read_request(&mut stream);
         let text = if request.starts_with("POST") {
             token_answer(
-                if tokens.fetch_add(1, Ordering::SeqCst) == 0 {
-                    "revoked"
-                } else {
-                    "new"
-                },
+                if tokens.fetch_add(1, Ordering::SeqCst) == 0 { "revoked" } else { "new" },
                 HOUR,
             )
         } else if request.contains("Bearer new") {
@@ -266,9 +225,7 @@ fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
                 let call = authenticator.with_token(&grant(), |token| {
                     tries.fetch_add(1, Ordering::SeqCst);
                     let request = ureq::get(format!("{}/api", server.base_url));
-                    request
-                        .header("authorization", token.authorization())
-                        .call()
+                    request.header("authorization", token.authorization()).call()
                 });
                 call.unwrap();
             });
@@ -276,9 +233,5 @@ fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
     });
     let tries = tries.into_inner();
     assert!(tries <= 2 * THREADS);
-    assert_eq!(
-        server.connections(),
-        tries + 2,
-        "the calls, and a token before and after"
-    );
+    assert_eq!(server.connections(), tries + 2, "the calls, and a token before and after");
 }

@@ -79,38 +79,17 @@ fn base_url_must_be_an_origin_and_a_path() {
     for (url, reason) in [
         ("", "must be a URL, such as https://api.example"),
         ("https://", "must be a URL, such as https://api.example"),
-        (
-            "https://api.example/pr\u{e9}fix",
-            "must be a URL, such as https://api.example",
-        ),
-        (
-            "https:// api.example",
-            "must be a URL, such as https://api.example",
-        ),
-        (
-            "https://api.example\r\nX: y",
-            "must be a URL, such as https://api.example",
-        ),
-        (
-            "https://b\u{fc}cher.example",
-            "must be a URL, such as https://api.example",
-        ),
-        (
-            "https://a.example\\@b.example",
-            "must be a URL, such as https://api.example",
-        ),
+        ("https://api.example/pr\u{e9}fix", "must be a URL, such as https://api.example"),
+        ("https:// api.example", "must be a URL, such as https://api.example"),
+        ("https://api.example\r\nX: y", "must be a URL, such as https://api.example"),
+        ("https://b\u{fc}cher.example", "must be a URL, such as https://api.example"),
+        ("https://a.example\\@b.example", "must be a URL, such as https://api.example"),
         ("api.example", "must be a URL, such as https://api.example"),
         ("/api", "must be a URL, such as https://api.example"),
         ("ftp://api.example", "must start with https://"),
         ("https://:443", "must name a host"),
-        (
-            "https://api.example?x",
-            "must have no query and no fragment",
-        ),
-        (
-            "https://api.example/#x",
-            "must have no query and no fragment",
-        ),
+        ("https://api.example?x", "must have no query and no fragment"),
+        ("https://api.example/#x", "must have no query and no fragment"),
         (
             "https://user:pass@api.example",
             "must have no user info: what authenticates belongs in a Grant",
@@ -123,14 +102,8 @@ fn base_url_must_be_an_origin_and_a_path() {
             "http://localhost:80@evil.example",
             "must have no user info: what authenticates belongs in a Grant",
         ),
-        (
-            "https://api.example:99999",
-            "must have a port from 0 to 65535, or none",
-        ),
-        (
-            "http://localhost:",
-            "must have a port from 0 to 65535, or none",
-        ),
+        ("https://api.example:99999", "must have a port from 0 to 65535, or none"),
+        ("http://localhost:", "must have a port from 0 to 65535, or none"),
     ] {
         assert_eq!(refused(builder(url)), ConfigError::BaseUrl(reason), "{url}");
     }
@@ -147,24 +120,11 @@ fn token_path_must_be_a_path() {
         ("https://evil.example/", "must start with /"),
         ("/token?x", "must have no query and no fragment"),
         ("/token#x", "must have no query and no fragment"),
-        (
-            "/to ken",
-            "holds what can't stand in a URL: percent-encode it",
-        ),
-        (
-            "/to\r\nken",
-            "holds what can't stand in a URL: percent-encode it",
-        ),
-        (
-            "/t\u{f6}ken",
-            "holds what can't stand in a URL: percent-encode it",
-        ),
+        ("/to ken", "holds what can't stand in a URL: percent-encode it"),
+        ("/to\r\nken", "holds what can't stand in a URL: percent-encode it"),
+        ("/t\u{f6}ken", "holds what can't stand in a URL: percent-encode it"),
     ] {
-        assert_eq!(
-            refused(builder(path)),
-            ConfigError::TokenPath(reason),
-            "{path}"
-        );
+        assert_eq!(refused(builder(path)), ConfigError::TokenPath(reason), "{path}");
     }
 }
 
@@ -175,10 +135,7 @@ fn numbers_out_of_range_are_refused() {
         refused(builder().timeout(Duration::ZERO)),
         ConfigError::Timeout("must be longer than zero")
     );
-    assert_eq!(
-        refused(builder().capacity(0)),
-        ConfigError::Capacity("must be at least 1")
-    );
+    assert_eq!(refused(builder().capacity(0)), ConfigError::Capacity("must be at least 1"));
     builder()
         .timeout(Duration::MAX)
         .capacity(usize::MAX)
@@ -192,24 +149,12 @@ fn numbers_out_of_range_are_refused() {
 fn http_settings_that_would_panic_later_are_refused() {
     let builder = || builder("http://localhost");
     let header = ConfigError::Http("a header value holds what can't stand in an HTTP header");
-    assert_eq!(
-        refused(builder().http(|http| http.user_agent("a\nb"))),
-        header
-    );
+    assert_eq!(refused(builder().http(|http| http.user_agent("a\nb"))), header);
     assert_eq!(refused(builder().http(|http| http.accept("a\nb"))), header);
     let buffer = ConfigError::Http("buffers must have from 1 byte to 64 MiB");
-    assert_eq!(
-        refused(builder().http(|http| http.input_buffer_size(0))),
-        buffer
-    );
-    assert_eq!(
-        refused(builder().http(|http| http.output_buffer_size(0))),
-        buffer
-    );
-    assert_eq!(
-        refused(builder().http(|http| http.input_buffer_size(200 << 20))),
-        buffer
-    );
+    assert_eq!(refused(builder().http(|http| http.input_buffer_size(0))), buffer);
+    assert_eq!(refused(builder().http(|http| http.output_buffer_size(0))), buffer);
+    assert_eq!(refused(builder().http(|http| http.input_buffer_size(200 << 20))), buffer);
     #[cfg(not(feature = "socks-proxy"))]
     assert_eq!(
         refused(builder().http(|http| http.proxy(Proxy::new("socks5://localhost:1080").ok()))),
@@ -218,11 +163,7 @@ fn http_settings_that_would_panic_later_are_refused() {
 }
 
 #[test]
-#[cfg(all(
-    feature = "rustls",
-    not(feature = "native-tls"),
-    not(feature = "platform-verifier")
-))]
+#[cfg(all(feature = "rustls", not(feature = "native-tls"), not(feature = "platform-verifier")))]
 fn tls_that_is_not_compiled_in_is_refused() {
     use weseedo_auth::ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
@@ -230,15 +171,11 @@ fn tls_that_is_not_compiled_in_is_refused() {
         builder("https://localhost").http(move |http| http.tls_config(config.clone()))
     };
     assert_eq!(
-        refused(tls(TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .build())),
+        refused(tls(TlsConfig::builder().provider(TlsProvider::NativeTls).build())),
         ConfigError::Http("the TLS provider needs the feature native-tls of weseedo-auth")
     );
     assert_eq!(
-        refused(tls(TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .build())),
+        refused(tls(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())),
         ConfigError::Http(
             "the platform's root certificates need the feature platform-verifier of weseedo-auth"
         )

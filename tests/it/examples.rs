@@ -14,12 +14,7 @@ fn run(example: &str, variables: &[(&str, &str)]) -> Output {
     path.set_file_name("examples");
     path.push(format!("{example}{}", env::consts::EXE_SUFFIX));
     let inherited = env::vars().filter(|(name, _)| !name.starts_with("WESEEDO_"));
-    Command::new(path)
-        .env_clear()
-        .envs(inherited)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
+    Command::new(path).env_clear().envs(inherited).envs(variables.iter().copied()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -31,10 +26,7 @@ fn quickstart_makes_one_request_for_each_grant_and_shows_no_secret() {
     let output = run("quickstart", &[]);
     assert!(output.status.success(), "{output:?}");
     let text = text(&output.stdout);
-    assert!(
-        text.ends_with("token requests that the stand-in saw: 2\n"),
-        "{text}"
-    );
+    assert!(text.ends_with("token requests that the stand-in saw: 2\n"), "{text}");
     assert_eq!(text.matches("api/v2/docs: 200 OK").count(), 2, "{text}");
     assert!(
         !text.contains("demo secret") && !text.contains("jan") && !text.contains("d33f"),
@@ -45,10 +37,7 @@ fn quickstart_makes_one_request_for_each_grant_and_shows_no_secret() {
 #[test]
 fn examples_end_well() {
     let mut examples = vec![
-        (
-            "api_call",
-            "through agent: []\nthrough with_token: []\ntoken requests: 1\n",
-        ),
+        ("api_call", "through agent: []\nthrough with_token: []\ntoken requests: 1\n"),
         ("threads", "3200 calls from 32 threads\ntoken requests: 1\n"),
     ];
     if cfg!(feature = "rustls") {

@@ -18,12 +18,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// Asks once, without retries, and checks that `timeout` bounds the call.
 #[track_caller]
 fn ask(server: &Server) -> Result<Token, Error> {
-    let authenticator = server
-        .builder()
-        .timeout(TIMEOUT)
-        .retries(0)
-        .build()
-        .unwrap();
+    let authenticator = server.builder().timeout(TIMEOUT).retries(0).build().unwrap();
     let start = Instant::now();
     let outcome = authenticator.get_token(&grant());
     let took = start.elapsed();
@@ -71,10 +66,7 @@ fn refused_connection() {
 fn unknown_host() {
     let environment = Environment::Custom("https://weseedo-auth.invalid".to_owned());
     let timeout = Duration::from_secs(3);
-    let authenticator = Authenticator::builder(environment)
-        .timeout(timeout)
-        .build()
-        .unwrap();
+    let authenticator = Authenticator::builder(environment).timeout(timeout).build().unwrap();
     assert_not_reached(&authenticator, timeout * 2);
 }
 
@@ -109,17 +101,11 @@ fn content_length_too_long_or_too_short() {
     let (_, length) = text.split_once("Content-Length: ").unwrap();
     let length: usize = length.split_once('\r').unwrap().0.parse().unwrap();
     let with = |n: usize| {
-        text.replace(
-            &format!("Content-Length: {length}"),
-            &format!("Content-Length: {n}"),
-        )
+        text.replace(&format!("Content-Length: {length}"), &format!("Content-Length: {n}"))
     };
     assert_broken(&writing(with(length + 1), drop));
     let error = ask(&writing(with(length - 1), drop)).unwrap_err();
-    assert!(
-        matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))), "{error:?}");
 }
 
 #[test]
@@ -131,10 +117,7 @@ fn stall_before_within_and_after_the_header() {
 
 #[test]
 fn dripping_answer_is_not_waited_for() {
-    for text in [
-        token_answer("t", HOUR),
-        answer("401 Unauthorized", "", &"x".repeat(1000)),
-    ] {
+    for text in [token_answer("t", HOUR), answer("401 Unauthorized", "", &"x".repeat(1000))] {
         let server = Server::start(move |_, mut stream| {
             read_request(&mut stream);
             let (head, body) = text.split_at(text.find("\r\n\r\n").unwrap() + 4);
@@ -148,10 +131,7 @@ fn dripping_answer_is_not_waited_for() {
         });
         let error = ask(&server).unwrap_err();
         assert!(
-            matches!(
-                error,
-                Error::Transport(_) | Error::Rejected { status: 401, .. }
-            ),
+            matches!(error, Error::Transport(_) | Error::Rejected { status: 401, .. }),
             "{error:?}"
         );
     }
@@ -171,19 +151,13 @@ fn passing_failures_are_retried_within_the_call() {
         &answer("429 Slow", "Retry-After: 0\r\n", ""),
     ] {
         let failure = failure.to_owned();
-        let server = Server::answering(move |n| {
-            if n < 2 {
-                failure.clone()
-            } else {
-                token_answer("t", HOUR)
-            }
-        });
-        server
-            .builder()
-            .build()
-            .unwrap()
-            .get_token(&grant())
-            .unwrap();
+        let server =
+            Server::answering(
+                move |n| {
+                    if n < 2 { failure.clone() } else { token_answer("t", HOUR) }
+                },
+            );
+        server.builder().build().unwrap().get_token(&grant()).unwrap();
         assert_eq!(server.connections(), 3);
     }
 }
@@ -192,12 +166,7 @@ fn passing_failures_are_retried_within_the_call() {
 fn failures_that_stay_are_not_retried() {
     for failure in ["400 Bad", "401 No", "404 Gone", "302 Found", "204 Nothing"] {
         let server = Server::answering(move |_| answer(failure, "Location: /x\r\n", ""));
-        server
-            .builder()
-            .build()
-            .unwrap()
-            .get_token(&grant())
-            .unwrap_err();
+        server.builder().build().unwrap().get_token(&grant()).unwrap_err();
         assert_eq!(server.connections(), 1, "{failure}");
     }
 }
@@ -206,12 +175,7 @@ fn failures_that_stay_are_not_retried() {
 fn retries_end_where_the_timeout_leaves_no_room() {
     // A stall uses the time up.
     let server = Server::start(|_, stream| stall(stream));
-    let authenticator = server
-        .builder()
-        .timeout(TIMEOUT)
-        .retries(100)
-        .build()
-        .unwrap();
+    let authenticator = server.builder().timeout(TIMEOUT).retries(100).build().unwrap();
     let start = Instant::now();
     authenticator.get_token(&grant()).unwrap_err();
     assert!(start.elapsed() < TIMEOUT + MARGIN);
@@ -219,12 +183,7 @@ fn retries_end_where_the_timeout_leaves_no_room() {
     assert!(server.connections() <= 2);
 
     let server = Server::answering(|_| answer("503 Busy", "", ""));
-    let authenticator = server
-        .builder()
-        .timeout(TIMEOUT)
-        .retries(u32::MAX)
-        .build()
-        .unwrap();
+    let authenticator = server.builder().timeout(TIMEOUT).retries(u32::MAX).build().unwrap();
     let start = Instant::now();
     let error = authenticator.get_token(&grant()).unwrap_err();
     assert!(start.elapsed() < TIMEOUT + MARGIN);
@@ -260,12 +219,7 @@ fn short_retry_after_is_waited_for_within_the_call() {
         _ => token_answer("t", HOUR),
     });
     let start = Instant::now();
-    server
-        .builder()
-        .build()
-        .unwrap()
-        .get_token(&grant())
-        .unwrap();
+    server.builder().build().unwrap().get_token(&grant()).unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
@@ -285,10 +239,7 @@ fn idle_connection_that_the_server_closes_is_never_reused() {
 #[test]
 fn error_status_stands_though_its_body_breaks_off() {
     for (status, text) in [
-        (
-            401,
-            "HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\nclient secret s3c",
-        ),
+        (401, "HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\nclient secret s3c"),
         (503, "HTTP/1.1 503 Busy\r\nContent-Length: 99\r\n\r\nx"),
     ] {
         let error = ask(&writing(text.to_owned(), drop)).unwrap_err();

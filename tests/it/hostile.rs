@@ -11,18 +11,8 @@ use crate::support::{DATE, HOUR, Server, answer, grant, read_request, token_answ
 #[track_caller]
 fn error(server: &Server) -> Error {
     let start = Instant::now();
-    let error = server
-        .builder()
-        .retries(0)
-        .build()
-        .unwrap()
-        .get_token(&grant())
-        .unwrap_err();
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    let error = server.builder().retries(0).build().unwrap().get_token(&grant()).unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     error
 }
 
@@ -37,11 +27,7 @@ fn redirects_are_refused_whatever_the_settings() {
         let location = format!("Location: {}/\r\n", target.base_url);
         let server =
             Server::answering(move |_| answer(&format!("{status} Elsewhere"), &location, ""));
-        let authenticator = server
-            .builder()
-            .http(|http| http.max_redirects(5))
-            .build()
-            .unwrap();
+        let authenticator = server.builder().http(|http| http.max_redirects(5)).build().unwrap();
         match authenticator.get_token(&grant()).unwrap_err() {
             Error::InvalidResponse(InvalidResponse::Status(s)) => assert_eq!(s, status),
             other => panic!("{other:?}"),
@@ -53,62 +39,25 @@ fn redirects_are_refused_whatever_the_settings() {
 #[test]
 fn settings_do_not_turn_statuses_into_other_errors() {
     let server = Server::answering(|_| answer("401 No", "", r#"{"error":"invalid_client"}"#));
-    let authenticator = server
-        .builder()
-        .http(|http| http.http_status_as_error(true))
-        .build()
-        .unwrap();
+    let authenticator =
+        server.builder().http(|http| http.http_status_as_error(true)).build().unwrap();
     let error = authenticator.get_token(&grant()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Rejected {
-                status: 401,
-                code: Some(_),
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Rejected { status: 401, code: Some(_), .. }), "{error:?}");
 }
 
 #[test]
 fn endless_and_huge_bodies_are_read_to_their_limit() {
-    for head in [
-        "Transfer-Encoding: chunked",
-        "Content-Length: 10000000000",
-        "Connection: close",
-    ] {
+    for head in ["Transfer-Encoding: chunked", "Content-Length: 10000000000", "Connection: close"] {
         for (status, is_expected) in [
-            (
-                "200 OK",
-                (|e| is_body(e, "is larger than 16 KiB")) as fn(&Error) -> bool,
-            ),
-            ("400 Bad", |e| {
-                matches!(
-                    e,
-                    Error::Rejected {
-                        description: None,
-                        ..
-                    }
-                )
-            }),
+            ("200 OK", (|e| is_body(e, "is larger than 16 KiB")) as fn(&Error) -> bool),
+            ("400 Bad", |e| matches!(e, Error::Rejected { description: None, .. })),
         ] {
             let server = Server::start(move |_, mut stream| {
                 read_request(&mut stream);
                 let _ = write!(stream, "HTTP/1.1 {status}\r\n{head}\r\n\r\n");
-                let block = if head.ends_with("chunked") {
-                    "400\r\n"
-                } else {
-                    ""
-                }
-                .to_owned()
+                let block = if head.ends_with("chunked") { "400\r\n" } else { "" }.to_owned()
                     + &"x".repeat(1024);
-                let block = if head.ends_with("chunked") {
-                    block + "\r\n"
-                } else {
-                    block
-                };
+                let block = if head.ends_with("chunked") { block + "\r\n" } else { block };
                 while stream.write_all(block.as_bytes()).is_ok() {}
             });
             let error = error(&server);
@@ -119,11 +68,7 @@ fn endless_and_huge_bodies_are_read_to_their_limit() {
 
 #[test]
 fn endless_headers_are_read_to_their_limit() {
-    for line in [
-        "X: y\r\n".to_owned(),
-        format!("X: {}\r\n", "y".repeat(4000)),
-        "y".repeat(1000),
-    ] {
+    for line in ["X: y\r\n".to_owned(), format!("X: {}\r\n", "y".repeat(4000)), "y".repeat(1000)] {
         let is_long = line.len() > 100;
         let server = Server::start(move |_, mut stream| {
             read_request(&mut stream);
@@ -132,16 +77,8 @@ fn endless_headers_are_read_to_their_limit() {
         });
         let error = error(&server);
         assert!(matches!(error, Error::Transport(_)), "{error:?}");
-        assert_eq!(
-            error.to_string().contains("response header is too big"),
-            is_long,
-            "{error}"
-        );
-        assert_ne!(
-            error.is_transient(),
-            is_long,
-            "a header too large will be so again: {error}"
-        );
+        assert_eq!(error.to_string().contains("response header is too big"), is_long, "{error}");
+        assert_ne!(error.is_transient(), is_long, "a header too large will be so again: {error}");
     }
 }
 
@@ -151,10 +88,7 @@ fn gzip_that_nobody_asked_for_is_no_json() {
     let server =
         Server::answering(|_| answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}\u{8}"));
     let error = error(&server);
-    assert!(
-        matches!(error, Error::InvalidResponse(_) | Error::Transport(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::InvalidResponse(_) | Error::Transport(_)), "{error:?}");
 }
 
 #[test]
@@ -192,10 +126,7 @@ fn far_future_is_cached_and_the_past_is_not() {
     let server = answer_until("9999-12-31T23:59:59Z");
     let authenticator = server.builder().build().unwrap();
     for _ in 0..3 {
-        assert_eq!(
-            authenticator.get_token(&grant()).unwrap().expires().year(),
-            9999
-        );
+        assert_eq!(authenticator.get_token(&grant()).unwrap().expires().year(), 9999);
     }
     assert_eq!(server.connections(), 1);
 
@@ -203,34 +134,18 @@ fn far_future_is_cached_and_the_past_is_not() {
     let authenticator = server.builder().build().unwrap();
     for n in 1..=2 {
         let error = authenticator.get_token(&grant()).unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidResponse(InvalidResponse::Expired)),
-            "{error:?}"
-        );
-        assert_eq!(
-            server.connections(),
-            n,
-            "neither cached nor asked for again"
-        );
+        assert!(matches!(error, Error::InvalidResponse(InvalidResponse::Expired)), "{error:?}");
+        assert_eq!(server.connections(), n, "neither cached nor asked for again");
     }
 }
 
 #[test]
 fn date_ten_years_off_neither_hangs_nor_panics() {
-    for (date, is_usable) in [
-        ("Sat, 31 Dec 2011 00:00:00 GMT", true),
-        ("Thu, 31 Dec 2031 00:00:00 GMT", false),
-    ] {
+    for (date, is_usable) in
+        [("Sat, 31 Dec 2011 00:00:00 GMT", true), ("Thu, 31 Dec 2031 00:00:00 GMT", false)]
+    {
         let server = Server::answering(move |_| token_answer("t", HOUR).replace(DATE, date));
-        assert_eq!(
-            server
-                .builder()
-                .build()
-                .unwrap()
-                .get_token(&grant())
-                .is_ok(),
-            is_usable
-        );
+        assert_eq!(server.builder().build().unwrap().get_token(&grant()).is_ok(), is_usable);
     }
 }
 
@@ -243,11 +158,7 @@ fn retry_after_is_capped_at_an_hour() {
 #[test]
 fn names_of_people_are_in_no_error() {
     let server = Server::answering(|_| {
-        answer(
-            "400 Bad",
-            "",
-            "user jan@example.nl (jan%40example.nl) has no p4ss",
-        )
+        answer("400 Bad", "", "user jan@example.nl (jan%40example.nl) has no p4ss")
     });
     let authenticator = server.builder().build().unwrap();
     let grant = Grant::password("id", "s3cr3t", "jan@example.nl", "p4ss");

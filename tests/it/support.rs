@@ -61,10 +61,7 @@ pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) {
     let start = Instant::now();
     let error = authenticator.get_token(&grant()).unwrap_err();
     let took = start.elapsed();
-    assert!(
-        matches!(error, Error::Transport(_)) && error.is_transient(),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::Transport(_)) && error.is_transient(), "{error:?}");
     assert!(took < in_time, "{took:?}");
 }
 
@@ -106,11 +103,7 @@ pub const DATE: &str = "Fri, 31 Dec 2021 00:00:00 GMT";
 
 /// A whole answer with a good token.
 pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
-    answer(
-        "200 OK",
-        &format!("Date: {DATE}\r\n"),
-        &token_body(access_token, lifetime),
-    )
+    answer("200 OK", &format!("Date: {DATE}\r\n"), &token_body(access_token, lifetime))
 }
 
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -147,8 +140,5 @@ pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<Ser
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::from(key))
             .unwrap();
-    (
-        Certificate::from_der(certificate.der()).to_owned(),
-        Arc::new(config),
-    )
+    (Certificate::from_der(certificate.der()).to_owned(), Arc::new(config))
 }

@@ -24,10 +24,7 @@ fn ask_from_all(authenticator: &Authenticator) -> (Vec<Result<Token, Error>>, Du
             authenticator.get_token(&grant())
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(ask)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     (outcomes, start.elapsed())
 }
@@ -40,16 +37,9 @@ fn cold_grant_costs_one_request() {
     });
     let (outcomes, took) = ask_from_all(&server.builder().build().unwrap());
     let tokens: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-    assert!(
-        tokens
-            .iter()
-            .all(|t| t.access_token().as_ptr() == tokens[0].access_token().as_ptr())
-    );
+    assert!(tokens.iter().all(|t| t.access_token().as_ptr() == tokens[0].access_token().as_ptr()));
     assert_eq!(server.connections(), 1);
-    assert!(
-        took < Duration::from_secs(5),
-        "64 one after the other would take 19 s: {took:?}"
-    );
+    assert!(took < Duration::from_secs(5), "64 one after the other would take 19 s: {took:?}");
 }
 
 #[test]
@@ -58,20 +48,13 @@ fn dead_endpoint_costs_one_timeout() {
         thread::sleep(Duration::from_secs(3));
         drop(stream);
     });
-    let authenticator = server
-        .builder()
-        .timeout(Duration::from_millis(500))
-        .build()
-        .unwrap();
+    let authenticator = server.builder().timeout(Duration::from_millis(500)).build().unwrap();
     let (outcomes, took) = ask_from_all(&authenticator);
     for outcome in outcomes {
         assert!(matches!(outcome, Err(Error::Transport(_))));
     }
     assert_eq!(server.connections(), 1);
-    assert!(
-        took < Duration::from_secs(5),
-        "64 timeouts would take 32 s: {took:?}"
-    );
+    assert!(took < Duration::from_secs(5), "64 timeouts would take 32 s: {took:?}");
 }
 
 #[test]
@@ -95,11 +78,7 @@ fn stalled_fetch_keeps_nobody_elses_grant() {
         }
         token_answer("t", HOUR)
     });
-    let authenticator = server
-        .builder()
-        .timeout(Duration::from_secs(2))
-        .build()
-        .unwrap();
+    let authenticator = server.builder().timeout(Duration::from_secs(2)).build().unwrap();
     authenticator.get_token(&grant()).unwrap();
     thread::scope(|scope| {
         let slow = scope.spawn(|| {

@@ -64,10 +64,7 @@ fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
         let url = format!("{}/api", server.base_url.replace("http:", "https:"));
         let mut answer = authenticator.agent(grant()).get(url).call().unwrap();
         let echo = answer.body_mut().read_to_string().unwrap();
-        assert!(
-            echo.contains("\r\nauthorization: Bearer t0k3n\r\n"),
-            "{echo}"
-        );
+        assert!(echo.contains("\r\nauthorization: Bearer t0k3n\r\n"), "{echo}");
     }
 }
 
@@ -76,22 +73,14 @@ fn bad_certificates_are_told_and_not_tried_again() {
     let mut expired = params("127.0.0.1");
     expired.not_before = OffsetDateTime::UNIX_EPOCH;
     expired.not_after = OffsetDateTime::UNIX_EPOCH + time::Duration::DAY;
-    let cases = [
-        (params("127.0.0.1"), false),
-        (expired, true),
-        (params("other.example"), true),
-    ];
-    for (provider, (params, is_trusted)) in PROVIDERS
-        .iter()
-        .flat_map(|p| cases.iter().map(move |case| (p, case)))
+    let cases = [(params("127.0.0.1"), false), (expired, true), (params("other.example"), true)];
+    for (provider, (params, is_trusted)) in
+        PROVIDERS.iter().flat_map(|p| cases.iter().map(move |case| (p, case)))
     {
         let (trusted, config) = certificate(params);
         let (server, authenticator) = server(*provider, config, is_trusted.then_some(trusted));
         let error = authenticator.get_token(&grant()).unwrap_err();
-        assert!(
-            matches!(error, Error::Transport(_)) && !error.is_transient(),
-            "{error:?}"
-        );
+        assert!(matches!(error, Error::Transport(_)) && !error.is_transient(), "{error:?}");
         assert!(error.to_string().contains("certificate"), "{error}");
         assert_eq!(server.connections(), 1);
     }
@@ -100,11 +89,8 @@ fn bad_certificates_are_told_and_not_tried_again() {
 #[test]
 fn handshake_that_stalls_ends_with_the_timeout() {
     for provider in PROVIDERS {
-        let server = Server::start(
-            |_, mut stream| {
-                while matches!(stream.read(&mut [0; 512]), Ok(1..)) {}
-            },
-        );
+        let server =
+            Server::start(|_, mut stream| while matches!(stream.read(&mut [0; 512]), Ok(1..)) {});
         let environment = Environment::Custom(server.base_url.replace("http:", "https:"));
         let authenticator = Authenticator::builder(environment)
             .timeout(Duration::from_millis(400))
@@ -119,18 +105,9 @@ fn handshake_that_stalls_ends_with_the_timeout() {
 fn agent_of_an_https_environment_speaks_no_plain_http() {
     let plain = Server::answering(|_| answer("200 OK", "", ""));
     let environment = Environment::Custom("https://127.0.0.1:1".to_owned());
-    let authenticator = Authenticator::builder(environment)
-        .http(|http| http.https_only(false))
-        .build()
-        .unwrap();
-    let error = authenticator
-        .agent(grant())
-        .get(&plain.base_url)
-        .call()
-        .unwrap_err();
-    assert!(
-        matches!(error, ureq::Error::RequireHttpsOnly(_)),
-        "{error:?}"
-    );
+    let authenticator =
+        Authenticator::builder(environment).http(|http| http.https_only(false)).build().unwrap();
+    let error = authenticator.agent(grant()).get(&plain.base_url).call().unwrap_err();
+    assert!(matches!(error, ureq::Error::RequireHttpsOnly(_)), "{error:?}");
     assert_eq!(plain.connections(), 0);
 }

@@ -22,10 +22,7 @@ fn authenticator(server: &ServerGuard) -> Authenticator {
 }
 
 fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
-    server
-        .mock("POST", PATH)
-        .with_header("date", DATE)
-        .with_body(token_body(access_token, HOUR))
+    server.mock("POST", PATH).with_header("date", DATE).with_body(token_body(access_token, HOUR))
 }
 
 #[test]
@@ -65,19 +62,15 @@ fn second_call_makes_no_request_on_any_clone() {
     let authenticator = authenticator(&server);
     let first = authenticator.get_token(&grant()).unwrap();
     let second = authenticator.clone().get_token(&grant()).unwrap();
-    assert_eq!(
-        first.access_token().as_ptr(),
-        second.access_token().as_ptr()
-    );
+    assert_eq!(first.access_token().as_ptr(), second.access_token().as_ptr());
     mock.assert();
 }
 
 #[test]
 fn each_grant_has_its_own_token() {
     let mut server = Server::new();
-    let right = token_mock(&mut server, "right")
-        .match_body(Matcher::Regex("s3cr3t".into()))
-        .create();
+    let right =
+        token_mock(&mut server, "right").match_body(Matcher::Regex("s3cr3t".into())).create();
     let wrong = server
         .mock("POST", PATH)
         .match_body(Matcher::Regex("wr0ng".into()))
@@ -85,9 +78,7 @@ fn each_grant_has_its_own_token() {
         .create();
     let authenticator = authenticator(&server);
     authenticator.get_token(&grant()).unwrap();
-    let error = authenticator
-        .get_token(&Grant::client_credentials("id", "wr0ng"))
-        .unwrap_err();
+    let error = authenticator.get_token(&Grant::client_credentials("id", "wr0ng")).unwrap_err();
     assert_eq!(error.status(), Some(401));
     right.assert();
     wrong.assert();
@@ -102,10 +93,8 @@ fn prefix_and_token_path_make_the_url() {
         .with_body(token_body("t", HOUR))
         .create();
     let environment = Environment::Custom(format!("{}/proxy/", server.url()));
-    let authenticator = Authenticator::builder(environment)
-        .token_path("/v3/token")
-        .build()
-        .unwrap();
+    let authenticator =
+        Authenticator::builder(environment).token_path("/v3/token").build().unwrap();
     authenticator.get_token(&grant()).unwrap();
     mock.assert();
 }
@@ -121,9 +110,7 @@ fn ipv6_loopback_is_asked() {
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         read_request(&mut stream);
-        stream
-            .write_all(token_answer("t", HOUR).as_bytes())
-            .unwrap();
+        stream.write_all(token_answer("t", HOUR).as_bytes()).unwrap();
     });
     let authenticator = Authenticator::new(Environment::Custom(base_url)).unwrap();
     authenticator.get_token(&grant()).unwrap();
@@ -141,11 +128,7 @@ fn refusal_is_told_and_not_repeated() {
         .expect(1)
         .create();
     match authenticator(&server).get_token(&grant()).unwrap_err() {
-        Error::Rejected {
-            status: 401,
-            code,
-            description,
-        } => {
+        Error::Rejected { status: 401, code, description } => {
             assert_eq!(code.as_deref(), Some("invalid_client"));
             assert_eq!(description.as_deref(), Some("client id has no secret ***"));
         }
@@ -156,16 +139,11 @@ fn refusal_is_told_and_not_repeated() {
 
 #[test]
 fn wrong_path_names_the_url_and_the_setting() {
-    for (status, body, said) in [
-        (404, "<html>", ""),
-        (405, r#"{"message":"no such route"}"#, "no such route: "),
-    ] {
+    for (status, body, said) in
+        [(404, "<html>", ""), (405, r#"{"message":"no such route"}"#, "no such route: ")]
+    {
         let mut server = Server::new();
-        server
-            .mock("POST", PATH)
-            .with_status(status)
-            .with_body(body)
-            .create();
+        server.mock("POST", PATH).with_status(status).with_body(body).create();
         let error = authenticator(&server).get_token(&grant()).unwrap_err();
         let text = format!(
             "token request rejected with status {status}: {said}no token endpoint at {}{PATH}: look its path up in the \
@@ -180,25 +158,11 @@ fn wrong_path_names_the_url_and_the_setting() {
 fn unavailable_endpoint_is_asked_again_as_often_as_set() {
     for (retries, requests) in [(0, 1), (1, 2)] {
         let mut server = Server::new();
-        let mock = server
-            .mock("POST", PATH)
-            .with_status(503)
-            .expect(requests)
-            .create();
-        let error = builder(&server)
-            .retries(retries)
-            .build()
-            .unwrap()
-            .get_token(&grant())
-            .unwrap_err();
+        let mock = server.mock("POST", PATH).with_status(503).expect(requests).create();
+        let error =
+            builder(&server).retries(retries).build().unwrap().get_token(&grant()).unwrap_err();
         assert!(
-            matches!(
-                error,
-                Error::Unavailable {
-                    status: 503,
-                    retry_after: None
-                }
-            ),
+            matches!(error, Error::Unavailable { status: 503, retry_after: None }),
             "{error:?}"
         );
         mock.assert();
@@ -208,16 +172,9 @@ fn unavailable_endpoint_is_asked_again_as_often_as_set() {
 #[test]
 fn unusable_answer_is_not_asked_for_again() {
     let mut server = Server::new();
-    let mock = server
-        .mock("POST", PATH)
-        .with_body("<html>")
-        .expect(1)
-        .create();
+    let mock = server.mock("POST", PATH).with_body("<html>").expect(1).create();
     let error = authenticator(&server).get_token(&grant()).unwrap_err();
-    assert!(
-        matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))), "{error:?}");
     mock.assert();
 }
 
@@ -260,16 +217,10 @@ fn debug_texts_hold_nothing_secret() {
     let grant = Grant::password("id", "s3cr3t", "jan", "p4ss");
     let authenticator = authenticator(&server);
     let token = authenticator.get_token(&grant).unwrap();
-    assert_eq!(
-        format!("{token:?}"),
-        "Token { expires: 2021-12-31 1:00:00.0 +00:00:00, .. }"
-    );
+    assert_eq!(format!("{token:?}"), "Token { expires: 2021-12-31 1:00:00.0 +00:00:00, .. }");
     assert_eq!(
         format!("{authenticator:?}"),
-        format!(
-            "Authenticator {{ token_endpoint: {}{PATH}, .. }}",
-            server.url()
-        )
+        format!("Authenticator {{ token_endpoint: {}{PATH}, .. }}", server.url())
     );
     assert_eq!(
         format!("{:?}", authenticator.bearer(grant)),
