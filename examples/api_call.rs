@@ -11,9 +11,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let standin = Standin::start();
     let authenticator = Authenticator::new(Environment::Custom(standin.base_url()))?;
     let grant = Grant::client_credentials("demo", "demo secret");
-    let meetings = format!("{}/api/v2/meetings", standin.base_url());
+    let meetings = format!("{}/api/v2/personal/meetings", standin.base_url());
 
-    // For most calls: a token that the API refuses is forgotten, and the next call brings a new one.
+    // For most calls: a token that the API refuses is forgotten, and the next call brings a new
+    // one.
     let agent = authenticator.agent(grant.clone());
     let mut answer = agent.get(&meetings).call()?;
     println!("through agent: {}", answer.body_mut().read_to_string()?);

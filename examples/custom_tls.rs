@@ -1,4 +1,5 @@
-//! Trusts a root certificate of one's own, and sets a proxy and timeouts: all that `Builder::http` reaches.
+//! Trusts a root certificate of one's own, and sets a proxy and timeouts: all that `Builder::http`
+//! reaches.
 
 #[path = "standin/tls.rs"]
 mod tls;
@@ -12,10 +13,10 @@ use weseedo_auth::{Authenticator, Environment, Grant};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (base_url, der) = tls::start()?;
-    let meetings = format!("{base_url}/api/v2/meetings");
+    let meetings = format!("{base_url}/api/v2/personal/meetings");
 
-    // From a file: `Certificate::from_pem(&std::fs::read("ca.pem")?)?`. To trust what the system trusts, take
-    // `RootCerts::PlatformVerifier`, with the feature `platform-verifier`.
+    // From a file: `Certificate::from_pem(&std::fs::read("ca.pem")?)?`. To trust what the system
+    // trusts, take `RootCerts::PlatformVerifier`, with the feature `platform-verifier`.
     let roots = RootCerts::from([Certificate::from_der(&der).to_owned()]);
     let authenticator = Authenticator::builder(Environment::Custom(base_url))
         .timeout(Duration::from_secs(5)) // for a token

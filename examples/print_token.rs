@@ -1,7 +1,7 @@
 //! Prints a token, for a shell script: `curl -H "Authorization: Bearer $(print_token)" …`
 //!
-//! `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` must be set. `WESEEDO_BASE_URL` and `WESEEDO_TOKEN_PATH` may be; without
-//! them it asks the sandbox.
+//! `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` must be set. `WESEEDO_BASE_URL` and
+//! `WESEEDO_TOKEN_PATH` may be; without them it asks the sandbox.
 
 use std::env;
 use std::error::Error;

@@ -1,8 +1,9 @@
-//! Gets a token with each grant, calls the API with it, and shows that a second `get_token` makes no request.
+//! Gets a token with each grant, calls the API with it, and shows that a second `get_token` makes
+//! no request.
 //!
-//! Without `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` it talks to a stand-in on loopback; with them to WeSeeDo's
-//! sandbox, or to `WESEEDO_BASE_URL`. `WESEEDO_USERNAME` and `WESEEDO_PASSWORD` add the password grant,
-//! `WESEEDO_TOKEN_PATH` changes the token endpoint's path.
+//! Without `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` it talks to a stand-in on loopback; with
+//! them to WeSeeDo's sandbox, or to `WESEEDO_BASE_URL`. `WESEEDO_USERNAME` and `WESEEDO_PASSWORD`
+//! add the password grant, `WESEEDO_TOKEN_PATH` changes the token endpoint's path.
 
 mod standin;
 #[path = "standin/target.rs"]

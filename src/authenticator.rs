@@ -1,22 +1,25 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::{self, SendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cache::{Cache, Claim, Lead};
-use crate::clock::Now;
+use crate::cache::{Cache, Claim, Landing, Lead};
+use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::grant::Grant;
 use crate::jitter;
 use crate::token::Token;
 
-/// The longest that a renewal may keep the caller who makes it.
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest that a renewal may hold up the caller who makes it, where no thread can.
+const INLINE_RENEWAL: Duration = Duration::from_secs(3);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+/// With less than this left a call has run out of time: a socket's timer may end that early.
+const NO_TIME: Duration = Duration::from_millis(10);
 
 /// Gets access tokens, caches them until they expire, and renews them ahead of time.
 ///
@@ -25,20 +28,22 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
 pub struct Authenticator(Arc<Shared>);
 
 struct Shared {
-    cache: Cache,
+    cache: Arc<Cache>,
     endpoint: Endpoint,
     timeout: Duration,
     retries: u32,
+    renew_in_background: bool,
 }
 
 impl Authenticator {
     pub(crate) fn from_parts(
-        cache: Cache,
+        cache: Arc<Cache>,
         endpoint: Endpoint,
         timeout: Duration,
         retries: u32,
+        renew_in_background: bool,
     ) -> Self {
-        Self(Arc::new(Shared { cache, endpoint, timeout, retries }))
+        Self(Arc::new(Shared { cache, endpoint, timeout, retries, renew_in_background }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -49,13 +54,36 @@ impl Authenticator {
     ///
     /// | the cached token | what happens |
     /// |---|---|
-    /// | none, or over | one caller fetches, within `timeout` and with up to `retries` retries; the others wait for that one outcome |
     /// | more than the window left | it is returned |
-    /// | within the window | the first caller renews it, in one attempt of at most 3 s; the others get the current one at once. A renewal that fails leaves the current token in use until it expires, is logged at `warn`, and is tried again no sooner than a tenth of the window (or the answer's `Retry-After`) later |
+    /// | within the window | it is returned, always. If no renewal is under way or pausing, this call starts one in a thread that ends with it |
+    /// | none, or over; a fetch is under way | the call waits for that one outcome, until its own `timeout` |
+    /// | none, or over; the last fetch failed a moment ago | it fails at once with that error |
+    /// | none, or over | it fetches, for everybody |
     ///
-    /// The window is [`refresh_before`](super::Builder::refresh_before), at most a quarter of the token's lifetime, shortened by
-    /// a random 0 to 25 % for each token. A token is over when the monotonic clock or the wall clock says so; its lifetime
-    /// is `expires` less the answer's `Date`, so that a wrong local clock does no harm.
+    /// The window is [`refresh_before`](super::Builder::refresh_before), at most a quarter of the
+    /// token's lifetime, shortened by a random 0 to 25 % for each token. A token is over when the
+    /// monotonic clock or the wall clock says so. Its lifetime is `expires` less the answer's
+    /// `Date`, so that a wrong local clock does no harm, and less 1 s since `Date` is cut to whole
+    /// seconds (of a lifetime under 2 s, less half).
+    ///
+    /// A fetch has [`timeout`](super::Builder::timeout) and [`retries`](super::Builder::retries):
+    /// each attempt but the last gets half of the time that is left, so that a connection that went
+    /// silent is given up while there is time for another. A renewal in a thread has the same. One
+    /// that fails is logged at `warn` and leaves the token in use; the next is due a tenth of the
+    /// window later, or after the server's `Retry-After`. Where no thread can be had, or with
+    /// [`renew_in_background(false)`](super::Builder::renew_in_background), the call renews the
+    /// token itself, in one attempt of at most half of what the token has left, 3 s and `timeout`,
+    /// and returns the old one if that fails.
+    ///
+    /// Failures are remembered for a moment, per grant. One is held against nobody; after more in a
+    /// row the endpoint is left alone for 100 ms, 200 ms and so on up to 2 s after a transient one
+    /// (see [`Error::is_transient`]), for 1 s, 2 s and so on up to 30 s after any other, each
+    /// shortened by a random 0 to 25 %, and for the server's `Retry-After` (at most 1 h counts)
+    /// from the first on. A success ends that, and so do [`forget`](Self::forget) and
+    /// [`clear`](Self::clear).
+    ///
+    /// To find a wrong secret or an unreachable endpoint when a program starts, and not with its
+    /// first user, call this once at the start.
     ///
     /// # Errors
     ///
@@ -63,123 +91,191 @@ impl Authenticator {
     ///
     /// - [`Error::Transport`]: the token endpoint was not reached, or gave no whole answer within
     ///   [`timeout`](super::Builder::timeout).
-    /// - [`Error::Unavailable`]: it answered 408, 429 or 5xx, to the last retry. If it named a `Retry-After` (at most 1 h
-    ///   counts), calls that need a new token fail at once until that is over.
+    /// - [`Error::Unavailable`]: it answered 408, 429 or 5xx, to the last retry.
     /// - [`Error::Rejected`]: it answered another 4xx.
     /// - [`Error::InvalidResponse`]: it answered, but not with a usable token.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
-        self.get_token_by(grant, Now::read)
+        self.get_token_by(grant, Moment::now)
     }
 
     /// [`get_token`](Self::get_token) by a given clock.
-    fn get_token_by(&self, grant: &Grant, clock: impl Fn() -> Now + Copy) -> Result<Token, Error> {
+    fn get_token_by(
+        &self,
+        grant: &Grant,
+        clock: impl Fn() -> Moment + Clone + Send + 'static,
+    ) -> Result<Token, Error> {
         let mut now = clock();
         let start = now.monotonic;
-        // Not worked out for a hit, which needs none.
-        let deadline = || start + self.0.timeout;
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
-                Claim::Refused(error) => return Err(error),
-                // Not a renewal, whose failure leaves a token to return.
-                Claim::Follow(_) | Claim::Lead(Lead { is_renewal: false, .. })
-                    if now.monotonic >= deadline() =>
-                {
-                    let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
-                    return Err(Error::Transport(Arc::new(timeout)));
-                }
-                Claim::Follow(flight) => {
-                    if let Some(outcome) = flight.wait(now, deadline(), clock) {
+                Claim::Renew(token, lead) => return Ok(self.renew(token, lead, grant, now, clock)),
+                Claim::Wait(flight) => {
+                    if let Some(outcome) = flight.wait(start + self.0.timeout, &clock) {
                         return outcome;
                     }
                 }
-                Claim::Lead(lead) if lead.is_renewal => {
-                    let outcome = self.renew(grant, now, deadline(), clock);
-                    lead.land(&outcome, clock());
-                    if outcome.is_ok() {
-                        return outcome;
-                    }
+                Claim::Failed(error) => return Err(error),
+                // Hands over to a waiter that has time left.
+                Claim::Fetch(_) if now.monotonic >= start + self.0.timeout => {
+                    return Err(Error::timed_out());
                 }
-                Claim::Lead(lead) => {
-                    let outcome = self.fetch(grant, now, deadline(), clock);
-                    lead.land(&outcome, clock());
-                    return outcome;
+                Claim::Fetch(lead) => {
+                    return self.fetch(lead, grant, start + self.0.timeout, &clock);
                 }
             }
             now = clock();
         }
     }
 
+    /// Returns the token that is in hand, or the new one where the caller had to fetch it.
+    #[cold]
     fn renew(
         &self,
+        token: Token,
+        lead: Lead,
         grant: &Grant,
-        now: Now,
-        deadline: Instant,
-        clock: impl Fn() -> Now,
-    ) -> Result<Token, Error> {
-        let left = now.until(deadline).min(RENEWAL_TIMEOUT);
-        let outcome = self.0.endpoint.fetch(grant, left, clock);
-        if let Err(error) = &outcome {
-            warn!("token not renewed, the current one stays in use until it expires: {error}");
+        now: Moment,
+        clock: impl Fn() -> Moment + Clone + Send + 'static,
+    ) -> Token {
+        let (give, take) = mpsc::sync_channel(1);
+        if self.0.renew_in_background {
+            let (this, grant, clock) = (self.clone(), grant.clone(), clock.clone());
+            let renew = move || {
+                if let Ok(lead) = take.recv() {
+                    let deadline = clock().monotonic + this.0.timeout;
+                    if let Err(error) = this.fetch(lead, &grant, deadline, &clock) {
+                        warn_not_renewed(&error);
+                    }
+                }
+            };
+            // Without a thread, `take` is gone and the lead comes back.
+            let _ = thread::Builder::new().name("weseedo-auth".to_owned()).spawn(renew);
+        } else {
+            drop(take);
         }
+        let Err(SendError(lead)) = give.send(lead) else { return token };
+
+        let time = inline_time(self.0.timeout, token.lifetime().left(now));
+        match self.0.endpoint.fetch(grant, time, &clock) {
+            Ok(new) => {
+                lead.land(Landing::Token(new.clone()), clock());
+                new
+            }
+            // So short an attempt says too little to those who wait and have more time.
+            Err(error) => {
+                warn_not_renewed(&error);
+                lead.land(Landing::OutOfTime(error), clock());
+                token
+            }
+        }
+    }
+
+    /// Fetches, and lands what came of it.
+    #[cold]
+    fn fetch(
+        &self,
+        lead: Lead,
+        grant: &Grant,
+        deadline: Instant,
+        clock: impl Fn() -> Moment,
+    ) -> Result<Token, Error> {
+        let outcome = self.try_until(grant, deadline, &clock);
+        let now = clock();
+        lead.land(
+            match outcome.clone() {
+                Ok(token) => Landing::Token(token),
+                Err(error) if now.until(deadline) < NO_TIME => Landing::OutOfTime(error),
+                Err(error) => Landing::Failed(error),
+            },
+            now,
+        );
         outcome
     }
 
-    fn fetch(
+    /// Asks the endpoint, and again after transient failures.
+    fn try_until(
         &self,
         grant: &Grant,
-        mut now: Now,
         deadline: Instant,
-        clock: impl Fn() -> Now + Copy,
+        clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
-        let mut retries = 0..self.0.retries;
+        let mut retry = 0;
+        let mut answer = None;
         loop {
-            let error = match self.0.endpoint.fetch(grant, now.until(deadline), clock) {
+            let left = clock().until(deadline);
+            if left.is_zero() {
+                return Err(answer.unwrap_or_else(Error::timed_out));
+            }
+            let is_last = retry == self.0.retries;
+            let time = if is_last { left } else { left / 2 };
+            let error = match self.0.endpoint.fetch(grant, time, &clock) {
                 Ok(token) => return Ok(token),
                 Err(error) => error,
             };
-            let Some(retry) = retries.next().filter(|_| error.is_transient()) else {
-                return Err(error);
-            };
             let wait = back_off(retry).max(error.retry_after().unwrap_or_default());
-            if wait >= clock().until(deadline) {
-                return Err(error);
+            let left = clock().until(deadline);
+            if is_last || !error.is_transient() || wait >= left {
+                // The server's own answer says more than that there was no time for another.
+                return Err(match answer {
+                    Some(answer) if left < NO_TIME => answer,
+                    _ => error,
+                });
+            }
+            if let Error::Unavailable { status, .. } = error {
+                // Its `Retry-After` will have been waited for.
+                answer = Some(Error::Unavailable { status, retry_after: None });
             }
             thread::sleep(wait);
-            now = clock();
+            retry += 1;
         }
     }
 
     /// Forgets `token`, and never a newer one: for when the API refused it before it expired.
     ///
-    /// Threads that had the same token refused may all call this; one new token is fetched for all of them.
+    /// Threads that had the same token refused may all call this; one new token is fetched for all
+    /// of them. That token is not forgotten for a refusal within 10 s of its arrival, so that an
+    /// API path which refuses every token costs a token request in 10 s, not one a call.
     /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) do this on their own.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
-        self.0.cache.invalidate(grant, token);
+        self.0.cache.invalidate(grant, token, Moment::now());
     }
 
-    /// Forgets all tokens, and every `Retry-After`.
+    /// Forgets all that belongs to one grant, its secrets included, and wipes it: for when a secret
+    /// was replaced, or a user has left.
+    ///
+    /// A fetch in flight goes on for those who wait for it, but its token is not cached. Without
+    /// this, a grant's secrets stay in memory until its token is over and the next fetch of any
+    /// grant has ended.
+    pub fn forget(&self, grant: &Grant) {
+        self.0.cache.forget(grant);
+    }
+
+    /// Forgets all tokens, and every failure, of all grants.
     ///
     /// A fetch in flight goes on for those who wait for it, but its token is not cached.
     pub fn clear(&self) {
         self.0.cache.clear();
     }
 
-    /// Calls `call` with a token, and once more with a new one if it returns [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode).
+    /// Calls `call` with a token, and once more with another one if it returns
+    /// [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode).
     ///
-    /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). A second 401 is returned as it is.
+    /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). Where that
+    /// is not done, since it has just replaced another refused one, there is no second call. A
+    /// second 401 is returned as it is.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
     ///
     /// # let mut server = mockito::Server::new();
     /// # let body = r#"{"access_token":"d33...59b","expires":"9999-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
-    /// # server.mock("POST", "/api/v2/oauth/token").with_body(body).create();
-    /// # server.mock("DELETE", "/api/v2/meetings/7").with_status(401).create();
-    /// # server.mock("DELETE", "/api/v2/meetings/7").with_status(204).create();
+    /// # server.mock("POST", "/api/v2/oauth2/token").with_body(body).create();
+    /// # server.mock("DELETE", "/api/v2/personal/meetings/7").with_status(401).create();
+    /// # server.mock("DELETE", "/api/v2/personal/meetings/7").with_status(204).create();
     /// let environment = Environment::Sandbox;
     /// # let environment = Environment::Custom(server.url());
-    /// let meeting = format!("{}/api/v2/meetings/7", environment.base_url());
+    /// let meeting = format!("{}/api/v2/personal/meetings/7", environment.base_url());
     /// let authenticator = Authenticator::new(environment)?;
     /// let grant = Grant::client_credentials("client id", "client secret");
     ///
@@ -192,26 +288,36 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token) in [`ureq::Error::Other`], to be downcast.
+    /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token) in
+    /// [`ureq::Error::Other`], to be downcast.
     pub fn with_token<T>(
         &self,
         grant: &Grant,
         mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
     ) -> Result<T, ureq::Error> {
         let token = self.token_for_call(grant)?;
-        match call(&token) {
-            Err(ureq::Error::StatusCode(401)) => {
-                self.invalidate(grant, &token);
-                call(&self.token_for_call(grant)?)
-            }
-            outcome => outcome,
+        let outcome = call(&token);
+        if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
+            return outcome;
         }
+        self.invalidate(grant, &token);
+        let another = self.token_for_call(grant)?;
+        if another.ptr_eq(&token) { outcome } else { call(&another) }
     }
 
     /// [`get_token`](Self::get_token) on the way to an API call, whose errors are ureq's.
     pub(crate) fn token_for_call(&self, grant: &Grant) -> Result<Token, ureq::Error> {
         self.get_token(grant).map_err(|error| ureq::Error::Other(Box::new(error)))
     }
+}
+
+/// How long a renewal may hold its caller up.
+fn inline_time(timeout: Duration, token_left: Duration) -> Duration {
+    timeout.min(INLINE_RENEWAL).min(token_left / 2)
+}
+
+fn warn_not_renewed(error: &Error) {
+    warn!("token not renewed, the current one stays in use until it expires: {error}");
 }
 
 /// Full jitter over 100 ms · 2ⁿ, at most 2 s.
@@ -230,157 +336,307 @@ impl fmt::Debug for Authenticator {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    use mockito::{Mock, Server, ServerGuard};
+    use ureq::SendBody;
+    use ureq::http::Request;
+    use ureq::middleware::MiddlewareNext;
 
     use super::*;
-    use crate::environment::Environment;
+    use crate::builder::Builder;
     use crate::error::InvalidResponse;
+    use crate::support::{Server, answer, stall, token_answer, wait_until};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
 
     /// An `Authenticator`, its endpoint, and a clock that only the test moves.
     struct World {
-        server: ServerGuard,
+        server: Server,
+        answer: Arc<Mutex<String>>,
         authenticator: Authenticator,
         grant: Grant,
-        start: Now,
-        since: Cell<Duration>,
+        clock: Clock,
+    }
+
+    #[derive(Clone)]
+    struct Clock(Arc<Mutex<Moment>>);
+
+    impl Clock {
+        fn now(&self) -> Moment {
+            *self.0.lock().unwrap()
+        }
+
+        fn advance(&self, monotonic: Duration, wall: Duration) {
+            let mut now = self.0.lock().unwrap();
+            *now = now.later(monotonic, wall);
+        }
     }
 
     impl World {
-        fn new() -> Self {
-            let server = Server::new();
-            let builder = Authenticator::builder(Environment::Custom(server.url()));
-            let authenticator = builder.retries(0).timeout(MINUTE).build().unwrap();
+        fn new(set: impl FnOnce(Builder) -> Builder) -> Self {
+            let answer = Arc::new(Mutex::new(String::new()));
+            let theirs = Arc::clone(&answer);
+            let server = Server::answering(move |_| theirs.lock().unwrap().clone());
+            Self::at(server, answer, set)
+        }
+
+        fn at(
+            server: Server,
+            answer: Arc<Mutex<String>>,
+            set: impl FnOnce(Builder) -> Builder,
+        ) -> Self {
+            let builder = server.builder().retries(0).timeout(MINUTE);
+            let authenticator = set(builder).build().unwrap();
             let grant = Grant::client_credentials("id", "s3cr3t");
-            Self { server, authenticator, grant, start: Now::read(), since: Cell::default() }
+            let clock = Clock(Arc::new(Mutex::new(Moment::now())));
+            Self { server, answer, authenticator, grant, clock }
+        }
+
+        /// A world in which the caller renews.
+        fn inline() -> Self {
+            Self::new(|builder| builder.renew_in_background(false))
         }
 
         /// From now on the endpoint answers with a token for an hour.
-        fn serves(&mut self, access_token: &str) -> Mock {
-            let body =
-                r#"{"expires":"2021-12-31T01:00:00Z","token_type":"Bearer","access_token":""#;
-            self.answers(200, &format!("{body}{access_token}\"}}"))
+        fn serves(&self, access_token: &str) {
+            self.answers(&token_for_an_hour(access_token));
         }
 
-        fn answers(&mut self, status: usize, body: &str) -> Mock {
-            self.server.reset();
-            let mock = self.server.mock("POST", "/api/v2/oauth/token").with_status(status);
-            mock.with_header("date", "Fri, 31 Dec 2021 00:00:00 GMT").with_body(body).create()
+        fn answers(&self, answer: &str) {
+            answer.clone_into(&mut self.answer.lock().unwrap());
         }
 
-        fn get_at(&self, since: Duration) -> Result<String, Error> {
-            self.since.set(since);
-            let clock = || self.start.plus(self.since.get());
-            let token = self.authenticator.get_token_by(&self.grant, clock)?;
+        fn get(&self) -> Result<String, Error> {
+            let clock = self.clock.clone();
+            let token = self.authenticator.get_token_by(&self.grant, move || clock.now())?;
             Ok(token.access_token().to_owned())
+        }
+
+        fn get_after(&self, time: Duration) -> Result<String, Error> {
+            self.clock.advance(time, time);
+            self.get()
+        }
+    }
+
+    /// With the second that is taken off.
+    fn token_for_an_hour(access_token: &str) -> String {
+        token_answer(access_token, HOUR + SECOND)
+    }
+
+    #[test]
+    fn token_is_renewed_ahead_of_time_by_a_thread() {
+        let world = World::new(|builder| builder);
+        world.serves("old");
+        assert_eq!(world.get().unwrap(), "old");
+        world.serves("new");
+        assert_eq!(world.get_after(HOUR - MINUTE * 6).unwrap(), "old");
+        assert_eq!(world.server.connections(), 1);
+        assert_eq!(world.get_after(MINUTE * 5).unwrap(), "old");
+        wait_until(|| world.get().unwrap() == "new");
+        assert_eq!(world.get_after(MINUTE * 2).unwrap(), "new");
+        assert_eq!(world.server.connections(), 2);
+    }
+
+    #[test]
+    fn valid_token_is_returned_at_once_while_its_renewal_stalls() {
+        let released = Arc::new(AtomicBool::new(false));
+        let release = Arc::clone(&released);
+        let server = Server::answering(move |n| {
+            wait_until(|| n == 0 || release.load(Ordering::SeqCst));
+            token_for_an_hour(if n == 0 { "old" } else { "new" })
+        });
+        let world = World::at(server, Arc::default(), |builder| builder);
+        world.get().unwrap();
+        assert_eq!(world.get_after(HOUR - MINUTE).unwrap(), "old");
+        wait_until(|| world.server.connections() == 2);
+        for _ in 0..100 {
+            assert_eq!(world.get().unwrap(), "old");
+        }
+        assert_eq!(world.server.connections(), 2, "one renewal, however many find it due");
+        released.store(true, Ordering::SeqCst);
+        wait_until(|| world.get().unwrap() == "new");
+    }
+
+    #[test]
+    fn renewal_in_a_thread_has_the_retries_of_a_fetch() {
+        let server = Server::answering(|n| match n {
+            1 | 2 => answer("503 Busy", "", ""),
+            n => token_for_an_hour(&format!("t{n}")),
+        });
+        let world = World::at(server, Arc::default(), |builder| builder.retries(2));
+        world.get().unwrap();
+        world.get_after(HOUR - MINUTE).unwrap();
+        wait_until(|| world.get().unwrap() == "t3");
+    }
+
+    #[test]
+    fn renewal_that_panics_leaves_the_token_in_use() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        let world = World::new(|builder| {
+            builder.http(move |http| {
+                let count = Arc::clone(&count);
+                http.middleware(move |request: Request<SendBody>, next: MiddlewareNext| {
+                    let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+                    assert!(is_first, "in the middle of a renewal");
+                    next.handle(request)
+                })
+            })
+        });
+        world.serves("old");
+        world.get().unwrap();
+        for renewals in 1..=2 {
+            let time = if renewals == 1 { HOUR - MINUTE * 2 } else { MINUTE };
+            assert_eq!(world.get_after(time).unwrap(), "old");
+            wait_until(|| {
+                assert_eq!(world.get().unwrap(), "old");
+                requests.load(Ordering::SeqCst) == 1 + renewals
+            });
         }
     }
 
     #[test]
-    fn token_is_renewed_ahead_of_time() {
-        let mut world = World::new();
+    fn caller_renews_where_no_thread_may() {
+        let world = World::inline();
         world.serves("old");
-        assert_eq!(world.get_at(Duration::ZERO).unwrap(), "old");
-        let renewed = world.serves("new").expect(1);
-        assert_eq!(world.get_at(HOUR - MINUTE * 6).unwrap(), "old");
-        assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "new");
-        assert_eq!(world.get_at(HOUR + MINUTE).unwrap(), "new");
-        renewed.assert();
+        world.get().unwrap();
+        world.serves("new");
+        assert_eq!(world.get_after(HOUR - MINUTE).unwrap(), "new");
+        assert_eq!(world.get_after(MINUTE * 2).unwrap(), "new");
+        assert_eq!(world.server.connections(), 2);
+    }
+
+    /// Runs the test again, in a process that gets no thread.
+    #[test]
+    #[cfg(feature = "wipe")]
+    fn caller_renews_where_no_thread_can_be_had() {
+        const NO_THREADS: &str = "WESEEDO_AUTH_NO_THREADS";
+        const NAME: &str = "authenticator::tests::caller_renews_where_no_thread_can_be_had";
+        let Ok(base_url) = std::env::var(NO_THREADS) else {
+            let server = Server::answering(|n| token_for_an_hour(&format!("t{n}")));
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", NAME, "--test-threads", "1", "--nocapture"]);
+            // No machine has so much memory for a thread's stack.
+            child.env("RUST_MIN_STACK", (usize::MAX / 4).to_string());
+            let output = child.env(NO_THREADS, &server.base_url).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(server.connections(), 2);
+            return;
+        };
+        assert!(thread::Builder::new().spawn(|| ()).is_err(), "or this shows nothing");
+        let environment = crate::environment::Environment::Custom(base_url);
+        let builder = Authenticator::builder(environment);
+        let (authenticator, grant) =
+            (builder.build().unwrap(), Grant::client_credentials("a", "b"));
+        let start = Moment::now();
+        for (time, text) in [(Duration::ZERO, "t0"), (HOUR - MINUTE, "t1"), (HOUR, "t1")] {
+            let token = authenticator.get_token_by(&grant, move || start.plus(time)).unwrap();
+            assert_eq!(token.access_token(), text);
+        }
+    }
+
+    #[test]
+    fn renewal_by_the_caller_is_bounded_while_the_endpoint_stalls() {
+        let server = Server::start(|n, mut stream| {
+            if n > 0 {
+                return stall(stream);
+            }
+            crate::support::read_request(&mut stream);
+            std::io::Write::write_all(&mut stream, token_for_an_hour("old").as_bytes()).unwrap();
+        });
+        let world = World::at(server, Arc::default(), |b| b.renew_in_background(false));
+        world.get().unwrap();
+        let start = Instant::now();
+        assert_eq!(world.get_after(HOUR - SECOND).unwrap(), "old");
+        assert!(start.elapsed() < MINUTE / 2, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn renewal_by_the_caller_takes_half_of_what_is_left_at_most() {
+        assert_eq!(inline_time(MINUTE, SECOND * 4), SECOND * 2);
+        assert_eq!(inline_time(MINUTE, MINUTE * 5), SECOND * 3);
+        assert_eq!(inline_time(SECOND, MINUTE * 5), SECOND);
     }
 
     #[test]
     fn outage_that_ends_before_the_token_does_is_not_noticed() {
-        let mut world = World::new();
+        let world = World::inline();
         world.serves("old");
-        world.get_at(Duration::ZERO).unwrap();
-        let outage = world.answers(503, "").expect_at_least(5).expect_at_most(11);
-        for second in (HOUR.as_secs() - 300..HOUR.as_secs() - 1).map(Duration::from_secs) {
-            assert_eq!(world.get_at(second).unwrap(), "old");
+        world.get().unwrap();
+        world.answers(&answer("503 Busy", "", ""));
+        world.get_after(HOUR - SECOND * 300).unwrap();
+        for _ in 0..299 {
+            assert_eq!(world.get_after(SECOND).unwrap(), "old");
         }
-        outage.assert();
+        let asked = world.server.connections() - 1;
+        assert!((5..=14).contains(&asked), "{asked}");
         world.serves("new");
-        assert_eq!(world.get_at(HOUR).unwrap(), "new");
+        assert_eq!(world.get_after(SECOND).unwrap(), "new");
     }
 
     #[test]
     fn outage_that_outlasts_the_token_is_told() {
-        let mut world = World::new();
+        let world = World::inline();
         world.serves("old");
-        world.get_at(Duration::ZERO).unwrap();
-        world.answers(503, "");
-        assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "old");
-        assert_eq!(world.get_at(HOUR).unwrap_err().status(), Some(503));
+        world.get().unwrap();
+        world.answers(&answer("503 Busy", "", ""));
+        assert_eq!(world.get_after(HOUR - MINUTE).unwrap(), "old");
+        assert_eq!(world.get_after(MINUTE).unwrap_err().status(), Some(503));
         world.serves("new");
-        assert_eq!(world.get_at(HOUR).unwrap(), "new", "nothing is remembered of the failure");
+        assert_eq!(world.get().unwrap(), "new", "one failure is held against nobody");
     }
 
     #[test]
     fn renewal_that_is_refused_is_no_error_while_the_token_lasts() {
-        let mut world = World::new();
-        world.serves("old");
-        world.get_at(Duration::ZERO).unwrap();
-        for (status, body) in [(401, ""), (200, "<html>"), (302, "")] {
-            world.answers(status, body);
-            assert_eq!(world.get_at(HOUR - MINUTE).unwrap(), "old");
+        for text in [answer("401 No", "", ""), answer("200 OK", "", "<html>"), String::new()] {
+            let world = World::inline();
+            world.serves("old");
+            world.get().unwrap();
+            world.answers(&text);
+            assert_eq!(world.get_after(HOUR - MINUTE).unwrap(), "old");
+            assert_eq!(world.server.connections(), 2);
         }
     }
 
     #[test]
-    fn who_renews_a_token_that_runs_out_meanwhile_fetches_in_the_same_call() {
-        let mut world = World::new();
-        world.serves("old");
-        world.get_at(Duration::ZERO).unwrap();
-        world.answers(500, "");
-        world.since.set(HOUR - MINUTE);
-        // Each look at the clock moves it on by 20 s.
-        let clock = || {
-            world.since.set(world.since.get() + MINUTE / 3);
-            Now { monotonic: world.start.monotonic, ..world.start.plus(world.since.get()) }
-        };
-        let error = world.authenticator.get_token_by(&world.grant, clock).unwrap_err();
-        assert_eq!(
-            error.status(),
-            Some(500),
-            "the error of a fetch, since that of a renewal is told to nobody"
-        );
-    }
-
-    #[test]
-    fn call_that_starts_over_has_what_is_left_of_its_time() {
-        let mut world = World::new();
-        world.serves("old");
-        world.get_at(Duration::ZERO).unwrap();
-        let renewal = world.answers(500, "").expect(1);
-        world.since.set(HOUR - MINUTE);
-        // Each look at the clock moves it on by 20 s, past the deadline and the end of the token.
-        let clock = || {
-            world.since.set(world.since.get() + MINUTE / 3);
-            world.start.plus(world.since.get())
-        };
-        let error = world.authenticator.get_token_by(&world.grant, clock).unwrap_err();
-        assert!(
-            matches!(&error, Error::Transport(e) if matches!(**e, ureq::Error::Timeout(_))),
-            "{error:?}"
-        );
-        renewal.assert();
+    fn wall_clock_set_right_during_the_request_does_no_harm() {
+        for (set_by, is_ahead) in [(HOUR * 2, true), (HOUR * 2, false), (Duration::ZERO, true)] {
+            let world = World::inline();
+            world.serves("t");
+            let (clock, start) = (world.clock.clone(), world.clock.now());
+            // From the second look on, which is on sending or on arrival, the clock is another.
+            let looks = Arc::new(Mutex::new(0));
+            let stepping = move || {
+                let mut looks = looks.lock().unwrap();
+                *looks += 1;
+                let wall = match *looks {
+                    1..4 => start.wall,
+                    _ if is_ahead => start.wall + set_by,
+                    _ => start.wall - set_by,
+                };
+                Moment { wall, ..clock.now() }
+            };
+            let token = world.authenticator.get_token_by(&world.grant, stepping.clone()).unwrap();
+            assert_eq!(token.lifetime().left(stepping()), HOUR, "neither killed nor prolonged");
+        }
     }
 
     #[test]
     fn token_that_was_over_before_it_arrived_is_refused() {
-        let mut world = World::new();
+        let world = World::new(|builder| builder.timeout(HOUR * 24));
         world.serves("old");
         for (minutes, is_in_time) in [(40, true), (80, false)] {
             world.authenticator.clear();
-            // Each look at the clock moves it on by so much: from sending to arrival it is looked at twice.
-            let clock = || {
-                world.since.set(world.since.get() + MINUTE * minutes);
-                Now { monotonic: world.start.monotonic, ..world.start.plus(world.since.get()) }
+            // Each look at the clock moves it on; from sending to arrival there is one.
+            let clock = world.clock.clone();
+            let slow = move || {
+                clock.advance(MINUTE * minutes, Duration::ZERO);
+                clock.now()
             };
-            match world.authenticator.get_token_by(&world.grant, clock) {
+            match world.authenticator.get_token_by(&world.grant, slow) {
                 Ok(_) => assert!(is_in_time),
                 Err(Error::InvalidResponse(InvalidResponse::Expired)) => assert!(!is_in_time),
                 other => panic!("{other:?}"),

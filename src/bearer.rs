@@ -8,17 +8,21 @@ use ureq::{Agent, Body, SendBody};
 use crate::authenticator::Authenticator;
 use crate::grant::Grant;
 
-/// ureq middleware that puts the token on API calls: `Authorization: Bearer …` (RFC 6750 section 2.1).
+/// ureq middleware that puts the token on API calls: `Authorization: Bearer …` (RFC 6750 section
+/// 2.1).
 ///
-/// Only requests to the environment's own scheme, host and port get the header, and never the token endpoint; a request
-/// that has an `Authorization` header already is left alone. The value is marked sensitive. An answer with status 401
-/// makes the [`Authenticator`] forget the token that was sent; the request itself is not repeated, since its body may be
-/// gone: for that there is [`Authenticator::with_token`].
+/// Only requests to the environment's own scheme, host and port get the header, and never the token
+/// endpoint; a request that has an `Authorization` header already is left alone. The value is
+/// marked sensitive. An answer with status 401 makes the [`Authenticator`] forget the token that
+/// was sent (see [`Authenticator::invalidate`]); the request itself is not repeated, since its body
+/// may be gone: for that there is [`Authenticator::with_token`].
 ///
-/// ureq drops the header when it follows a redirect. In an agent of your own, leave its `redirect_auth_headers` like that:
-/// the other choice takes another port for the same host, and would carry the token there.
+/// ureq drops the header when it follows a redirect. In an agent of your own, leave its
+/// `redirect_auth_headers` like that: the other choice takes another port for the same host, and
+/// would carry the token there.
 ///
-/// An [`Error`](super::Error) on the way to a token ends the request with [`ureq::Error::Other`], to be downcast.
+/// An [`Error`](super::Error) on the way to a token ends the request with [`ureq::Error::Other`],
+/// to be downcast.
 #[derive(Clone)]
 pub struct Bearer {
     authenticator: Authenticator,
@@ -32,10 +36,10 @@ impl Authenticator {
     /// use weseedo_auth::{Authenticator, Environment, Error, Grant, ureq};
     ///
     /// # let mut server = mockito::Server::new();
-    /// # server.mock("POST", "/api/v2/oauth/token").with_status(401).create();
+    /// # server.mock("POST", "/api/v2/oauth2/token").with_status(401).create();
     /// let environment = Environment::Sandbox;
     /// # let environment = Environment::Custom(server.url());
-    /// let meetings = format!("{}/api/v2/meetings", environment.base_url());
+    /// let meetings = format!("{}/api/v2/personal/meetings", environment.base_url());
     /// let authenticator = Authenticator::new(environment)?;
     /// let grant = Grant::client_credentials("client id", "wrong secret");
     ///
@@ -59,9 +63,11 @@ impl Authenticator {
 
     /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
     ///
-    /// ureq's own defaults hold where [`Builder::http`](super::Builder::http) says nothing else: there is no timeout, a 4xx or
-    /// 5xx status is an error, and up to 10 idle connections are kept. Redirects are followed without the header, whatever
-    /// the settings.
+    /// Make it once and keep it: it owns a pool of connections. Clones share the pool.
+    ///
+    /// ureq's own defaults hold where [`Builder::http`](super::Builder::http) says nothing else:
+    /// there is no timeout, a 4xx or 5xx status is an error, and up to 10 idle connections are
+    /// kept. Redirects are followed without the header, whatever the settings.
     #[must_use]
     pub fn agent(&self, grant: Grant) -> Agent {
         self.endpoint().api_agent(self.bearer(grant))

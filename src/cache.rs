@@ -1,303 +1,250 @@
+mod entry;
+mod flight;
+mod hash;
+#[cfg(all(test, loom))]
+mod model;
+mod order;
+
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::mem;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
+use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use crate::clock::{Lifetime, Now};
+use crate::cache::entry::{Decision, Entry, Known};
+use crate::cache::flight::lock;
+pub(crate) use crate::cache::flight::{Flight, Landing};
+use crate::cache::hash::{Identity, Keys};
+use crate::cache::order::Order;
+use crate::clock::Moment;
 use crate::error::Error;
 use crate::grant::Grant;
-use crate::hash::FoldedMultiply;
-use crate::jitter;
 use crate::token::Token;
 
-type Entries = HashMap<Grant, Entry, FoldedMultiply>;
+/// How many tokens are swept at a time: between two handfuls others get at the lock.
+const HANDFUL: usize = 64;
 
 /// Tokens by grant, and who is fetching which. It is told the time and does no I/O.
 pub(crate) struct Cache {
-    entries: Mutex<Entries>,
+    state: Mutex<State>,
+    keys: Keys,
     capacity: usize,
     refresh_before: Duration,
+    /// The longest that a flight may last.
+    timeout: Duration,
 }
 
 /// What a caller is to do for a token.
-pub(crate) enum Claim<'a> {
+pub(crate) enum Claim {
     /// Use this one.
     Hit(Token),
+    /// Use this one, and renew it for everybody.
+    Renew(Token, Lead),
     /// Wait for another caller's fetch.
-    Follow(Arc<Flight>),
+    Wait(Arc<Flight>),
+    /// Give up: this is how the last fetch failed, a moment ago.
+    Failed(Error),
     /// Fetch, for everybody.
-    Lead(Lead<'a>),
-    /// Give up: the server asked to be left alone.
-    Refused(Error),
+    Fetch(Lead),
 }
 
+/// An entry is in one of the two orders if something is known that will be over.
 #[derive(Default)]
-struct Entry {
-    held: Option<Held>,
-    flight: Option<Arc<Flight>>,
-    /// From a failed renewal until the next one may be tried.
-    pause: Option<Lifetime>,
-    refusal: Option<Refusal>,
+struct State {
+    /// By the hash of their grants. Should two grants ever have one hash, the newer is kept.
+    entries: HashMap<u64, Entry, BuildHasherDefault<Identity>>,
+    tokens: Order,
+    failures: Order,
 }
 
-struct Held {
-    token: Token,
-    /// How long before its end it is to be renewed, and when that is: for a hit, to compare is cheaper than to subtract.
-    window: Duration,
-    renew_at: Option<Now>,
-}
-
-/// The server's `Retry-After`.
-struct Refusal {
-    status: u16,
-    wait: Lifetime,
-}
-
-/// A decision is a pure function of an entry and the time.
-enum Decision<'a> {
-    Hit(&'a Token),
-    Renew,
-    Fetch,
-    Follow(&'a Arc<Flight>),
-    Refused(Error),
-}
-
-impl Entry {
-    fn decide(&self, now: Now) -> Decision<'_> {
-        if let Some(Held { token, renew_at, .. }) = &self.held {
-            if renew_at.is_none_or(|due| now.is_before(due)) {
-                return Decision::Hit(token);
-            }
-            if !token.lifetime().is_over(now) {
-                return if self.may_renew(now) { Decision::Renew } else { Decision::Hit(token) };
-            }
-        }
-        if let Some(flight) = &self.flight {
-            return Decision::Follow(flight);
-        }
-        match &self.refusal {
-            Some(Refusal { status, wait }) if !wait.is_over(now) => {
-                Decision::Refused(Error::Unavailable {
-                    status: *status,
-                    retry_after: Some(wait.left(now)),
-                })
-            }
-            _ => Decision::Fetch,
-        }
-    }
-
-    fn may_renew(&self, now: Now) -> bool {
-        let is_over = |span: Option<&Lifetime>| span.is_none_or(|span| span.is_over(now));
-        self.flight.is_none()
-            && is_over(self.pause.as_ref())
-            && is_over(self.refusal.as_ref().map(|refusal| &refusal.wait))
-    }
-
-    /// What the token has left; nothing where there is none.
-    fn left(&self, now: Now) -> Duration {
-        self.held.as_ref().map_or(Duration::ZERO, |held| held.token.lifetime().left(now))
-    }
-}
+/// What is to be dropped out of the lock, since to wipe it takes a while.
+type Removed = (Known, Option<Entry>);
 
 impl Cache {
-    pub(crate) fn new(capacity: usize, refresh_before: Duration) -> Self {
-        Self { entries: Mutex::new(Entries::default()), capacity, refresh_before }
+    pub(crate) fn new(capacity: usize, refresh_before: Duration, timeout: Duration) -> Arc<Self> {
+        let (state, keys) = (Mutex::default(), Keys::random());
+        Arc::new(Self { state, keys, capacity, refresh_before, timeout })
     }
 
-    pub(crate) fn claim<'a>(&'a self, grant: &'a Grant, now: Now) -> Claim<'a> {
-        let mut entries = self.lock();
-        let decision = entries.get(grant).map_or(Decision::Fetch, |entry| entry.decide(now));
-        let is_renewal = match decision {
-            Decision::Hit(token) => return Claim::Hit(token.clone()),
-            Decision::Follow(flight) => return Claim::Follow(Arc::clone(flight)),
-            Decision::Refused(error) => return Claim::Refused(error),
-            Decision::Renew => true,
-            Decision::Fetch => false,
-        };
-        let flight = Arc::new(Flight::new());
-        if let Some(entry) = entries.get_mut(grant) {
-            entry.flight = Some(Arc::clone(&flight));
-            if !is_renewal {
-                entry.held = None;
+    #[inline]
+    pub(crate) fn claim(self: &Arc<Self>, grant: &Grant, now: Moment) -> Claim {
+        // Out of the lock: the processor hashes while it gets at the lock.
+        let hash = self.keys.hash_of(grant);
+        let mut state = self.lock();
+        let entry = state.find(hash, grant);
+        match entry.map_or(Decision::Fetch, |entry| entry.decide(now)) {
+            Decision::Hit(token) => Claim::Hit(token.clone()),
+            Decision::Renew(token) => {
+                let token = token.clone();
+                Claim::Renew(token, self.lead(&mut state, hash, grant, now))
             }
-        } else {
-            shrink(&mut entries, self.capacity - 1, now);
-            let entry = Entry { flight: Some(Arc::clone(&flight)), ..Entry::default() };
-            entries.insert(grant.clone(), entry);
+            Decision::Wait(flight) => Claim::Wait(Arc::clone(flight)),
+            Decision::Failed(error) => Claim::Failed(error),
+            Decision::Fetch => Claim::Fetch(self.lead(&mut state, hash, grant, now)),
         }
-        Claim::Lead(Lead { cache: self, grant, flight: Some(flight), is_renewal })
     }
 
-    /// Forgets this very token, never a newer one. A fetch in flight goes on, and fills the cache.
-    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token) {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(grant) else {
-            return;
-        };
-        if entry.held.as_ref().is_some_and(|held| held.token.is(token)) {
-            entry.held = None;
-            // A renewal that failed no longer matters: without a token nobody waits.
-            entry.pause = None;
+    #[cold]
+    fn lead(self: &Arc<Self>, state: &mut State, hash: u64, grant: &Grant, now: Moment) -> Lead {
+        if state.find(hash, grant).is_none() {
+            state.take(hash);
+            state.entries.insert(hash, Entry::new(grant.clone()));
         }
-        remove_if_empty(&mut entries, grant);
+        let flight = Arc::new(Flight::new(now, self.timeout));
+        let entry = state.entries.entry(hash).or_insert_with(|| Entry::new(grant.clone()));
+        entry.start(&flight);
+        Lead { cache: Arc::clone(self), hash, flight: Some(flight) }
     }
 
-    /// Forgets all. A fetch in flight goes on for those who wait for it, but no longer fills the cache.
+    /// Forgets this very token, never a newer one, nor one that has just replaced a refused one. A
+    /// fetch in flight goes on, and fills the cache.
+    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) {
+        let hash = self.keys.hash_of(grant);
+        let mut state = self.lock();
+        if state.find(hash, grant).is_some() {
+            let known = state.take(hash).without(token, now);
+            let _evicted = state.put(hash, known, self.capacity);
+            drop(state);
+        }
+    }
+
+    /// Forgets all that is known of a grant. A fetch in flight goes on for those who wait for it,
+    /// but no longer fills the cache.
+    pub(crate) fn forget(&self, grant: &Grant) {
+        let hash = self.keys.hash_of(grant);
+        let mut state = self.lock();
+        if state.find(hash, grant).is_some() {
+            let _forgotten = (state.take(hash), state.entries.remove(&hash));
+            drop(state);
+        }
+    }
+
+    /// Forgets all, as [`forget`](Self::forget) does.
     pub(crate) fn clear(&self) {
         // Dropped out of the lock: to wipe a thousand tokens takes a while.
         let _forgotten = mem::take(&mut *self.lock());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        lock(&self.entries)
-    }
-}
-
-/// A lock that a panicking thread held is as good as any: no panic can come between two writes that belong together.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Evicts down to `room` entries: who has no usable token first, then who loses it soonest, but nobody in flight.
-fn shrink(entries: &mut Entries, room: usize, now: Now) {
-    while entries.len() > room {
-        let idle = entries.values().filter(|entry| entry.flight.is_none());
-        let Some(least) = idle.map(|entry| entry.left(now)).min() else {
-            return;
-        };
-        entries.extract_if(|_, entry| entry.flight.is_none() && entry.left(now) == least).next();
-    }
-}
-
-/// Shortened by up to a quarter: what started together does not renew together.
-fn jittered_window(lifetime: &Lifetime, refresh_before: Duration) -> Duration {
-    let window = lifetime.window(refresh_before);
-    window.saturating_sub(jitter::part_of(window / 4))
-}
-
-fn remove_if_empty(entries: &mut Entries, grant: &Grant) {
-    let is_empty =
-        |entry: &Entry| entry.held.is_none() && entry.flight.is_none() && entry.refusal.is_none();
-    if entries.get(grant).is_some_and(is_empty) {
-        entries.remove(grant);
-    }
-}
-
-/// The duty to fetch for everybody. Dropped without [`land`](Self::land), as by a panic, it hands over to a waiter.
-pub(crate) struct Lead<'a> {
-    cache: &'a Cache,
-    grant: &'a Grant,
-    /// `None` once landed.
-    flight: Option<Arc<Flight>>,
-    /// Whether there is a token that stays in use if this fails.
-    pub(crate) is_renewal: bool,
-}
-
-impl Lead<'_> {
-    /// Caches and publishes what came of the fetch.
-    pub(crate) fn land(mut self, outcome: &Result<Token, Error>, now: Now) {
-        let landing = match outcome {
-            // A renewal is one short attempt: its failure says too little to those who need a token.
-            Err(_) if self.is_renewal => Landing::StartOver,
-            outcome => Landing::Outcome(outcome.clone()),
-        };
-        let refresh_before = self.cache.refresh_before;
-        self.finish(landing, |entry| match outcome {
-            Ok(token) => {
-                let window = jittered_window(token.lifetime(), refresh_before);
-                let renew_at = token.lifetime().before_end(window);
-                entry.held = Some(Held { token: token.clone(), window, renew_at });
-                entry.pause = None;
-                entry.refusal = None;
-            }
-            Err(error) => {
-                entry.pause = entry.held.as_ref().map(|held| Lifetime::new(now, held.window / 10));
-                entry.refusal = match *error {
-                    Error::Unavailable { status, retry_after: Some(wait) } => {
-                        Some(Refusal { status, wait: Lifetime::new(now, wait) })
-                    }
-                    _ => None,
-                };
-            }
-        });
-        shrink(&mut self.cache.lock(), self.cache.capacity, now);
-    }
-
-    fn finish(&mut self, landing: Landing, update: impl FnOnce(&mut Entry)) {
-        let Some(flight) = self.flight.take() else {
-            return;
-        };
-        {
-            let mut entries = self.cache.lock();
-            // Once cleared, the entry is gone or another flight's.
-            if let Some(entry) = entries.get_mut(self.grant)
-                && entry.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, &flight))
-            {
-                entry.flight = None;
-                update(entry);
-                remove_if_empty(&mut entries, self.grant);
+    /// Drops what is over.
+    fn sweep(&self, now: Moment) {
+        loop {
+            let removed = self.lock().remove_over(now);
+            if removed.is_empty() {
+                return;
             }
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    #[inline]
+    fn find(&self, hash: u64, grant: &Grant) -> Option<&Entry> {
+        self.entries.get(&hash).filter(|entry| entry.grant == *grant)
+    }
+
+    /// Takes out what is known under a hash, to be put back or dropped.
+    fn take(&mut self, hash: u64) -> Known {
+        let known = self.entries.get_mut(&hash).map(|entry| mem::take(&mut entry.known));
+        let known = known.unwrap_or_default();
+        if let Some((order, end)) = self.place(&known) {
+            order.remove(end, hash);
+        }
+        known
+    }
+
+    /// Notes what is known under a hash, after it was taken out. If that is one too many, evicts
+    /// the one that is over soonest: a token for a token, a failure for a failure.
+    fn put(&mut self, hash: u64, known: Known, capacity: usize) -> Option<Removed> {
+        let Some((order, end)) = self.place(&known) else {
+            return Some((known, self.remove_if_empty(hash)));
+        };
+        let evicted = order.first().filter(|_| order.len() >= capacity);
+        order.insert(end, hash);
+        if let Some(entry) = self.entries.get_mut(&hash) {
+            entry.known = known;
+        }
+        evicted.map(|hash| self.remove(hash))
+    }
+
+    /// Where in which order it stands.
+    fn place(&mut self, known: &Known) -> Option<(&mut Order, Moment)> {
+        match known {
+            Known::Nothing => None,
+            Known::Token(held) => Some((&mut self.tokens, held.end())),
+            Known::Refused { remembered } => Some((&mut self.failures, remembered.end())),
+            Known::Failed(failure) => Some((&mut self.failures, failure.remembered().end())),
+        }
+    }
+
+    /// Removes what is known under a hash; the entry stays if somebody is fetching.
+    fn remove(&mut self, hash: u64) -> Removed {
+        (self.take(hash), self.remove_if_empty(hash))
+    }
+
+    fn remove_if_empty(&mut self, hash: u64) -> Option<Entry> {
+        let is_empty = self.entries.get(&hash)?.is_empty();
+        is_empty.then(|| self.entries.remove(&hash))?
+    }
+
+    /// Removes a handful of what is over.
+    fn remove_over(&mut self, now: Moment) -> Vec<Removed> {
+        let mut removed = Vec::new();
+        while removed.len() < HANDFUL
+            && let Some(hash) = self.tokens.over(now).or(self.failures.over(now))
+        {
+            removed.push(self.remove(hash));
+        }
+        removed
+    }
+}
+
+/// The duty to fetch or renew for everybody. Dropped without [`land`](Self::land), as by a panic,
+/// it hands over to a waiter.
+pub(crate) struct Lead {
+    cache: Arc<Cache>,
+    hash: u64,
+    /// `None` once landed.
+    flight: Option<Arc<Flight>>,
+}
+
+impl Lead {
+    /// Caches and publishes what came of it.
+    pub(crate) fn land(mut self, landing: Landing, now: Moment) {
+        self.finish(landing, now);
+        self.cache.sweep(now);
+    }
+
+    fn finish(&mut self, landing: Landing, now: Moment) {
+        let Some(flight) = self.flight.take() else { return };
+        let _evicted = {
+            let mut state = self.cache.lock();
+            // Once the grant is forgotten, the entry is gone or another flight's.
+            let entry = state.entries.get_mut(&self.hash);
+            entry.filter(|entry| entry.is_flown_by(&flight)).map(|entry| entry.flight = None).map(
+                |()| {
+                    let known = state.take(self.hash);
+                    let known = known.after(&landing, &flight, self.cache.refresh_before, now);
+                    state.put(self.hash, known, self.cache.capacity)
+                },
+            )
+        };
         // After the cache: who starts over must not find this flight again.
         flight.publish(landing);
     }
 }
 
-impl Drop for Lead<'_> {
+impl Drop for Lead {
     fn drop(&mut self) {
-        self.finish(Landing::StartOver, |_| {});
-    }
-}
-
-/// A fetch in progress, for those who wait for it.
-pub(crate) struct Flight {
-    landing: Mutex<Option<Landing>>,
-    landed: Condvar,
-}
-
-enum Landing {
-    Outcome(Result<Token, Error>),
-    StartOver,
-}
-
-impl Flight {
-    fn new() -> Self {
-        Self { landing: Mutex::new(None), landed: Condvar::new() }
-    }
-
-    fn publish(&self, landing: Landing) {
-        *lock(&self.landing) = Some(landing);
-        self.landed.notify_all();
-    }
-
-    /// Waits for the outcome; `None` is to start over, or to find that there is no time left.
-    pub(crate) fn wait(
-        &self,
-        mut now: Now,
-        deadline: Instant,
-        clock: impl Fn() -> Now,
-    ) -> Option<Result<Token, Error>> {
-        let mut landing = lock(&self.landing);
-        loop {
-            match &*landing {
-                Some(Landing::Outcome(outcome)) => return Some(outcome.clone()),
-                Some(Landing::StartOver) => return None,
-                None => {}
-            }
-            // By the caller's clock, whatever the operating system's timer thinks: it may be wrong, or wake for nothing.
-            let left = now.until(deadline);
-            if left.is_zero() {
-                return None;
-            }
-            let woken = self.landed.wait_timeout(landing, left);
-            landing = woken.unwrap_or_else(PoisonError::into_inner).0;
-            now = clock();
-        }
+        self.finish(Landing::Gone, Moment::now());
     }
 }
 
@@ -308,35 +255,49 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::clock::Span;
     use crate::error::InvalidResponse;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_nanos(1);
+    /// Of a flight.
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn grant(id: &str) -> Grant {
         Grant::client_credentials(id, "s3cr3t")
     }
 
     /// Renewal is due in the last quarter of a token's lifetime, less the jitter.
-    fn cache(capacity: usize) -> Cache {
-        Cache::new(capacity, HOUR)
+    fn cache(capacity: usize) -> Arc<Cache> {
+        Cache::new(capacity, HOUR, TIMEOUT)
     }
 
-    fn token(text: &str, sent: Now, lifetime: Duration) -> Token {
-        Token::new(text, OffsetDateTime::UNIX_EPOCH, Lifetime::new(sent, lifetime))
+    fn token(text: &str, sent: Moment, lifetime: Duration) -> Token {
+        Token::new(text, OffsetDateTime::UNIX_EPOCH, Span::new(sent, lifetime))
     }
 
-    fn unavailable(retry_after: Option<Duration>) -> Result<Token, Error> {
-        Err(Error::Unavailable { status: 503, retry_after })
+    fn unavailable(retry_after: Option<Duration>) -> Error {
+        Error::Unavailable { status: 503, retry_after }
     }
 
-    fn rejected() -> Result<Token, Error> {
-        Err(Error::Rejected { status: 401, code: None, description: None })
+    fn rejected() -> Error {
+        Error::Rejected { status: 401, code: None, description: None }
+    }
+
+    fn name(claim: &Claim) -> &'static str {
+        match claim {
+            Claim::Hit(_) => "a hit",
+            Claim::Renew(..) => "a renewal",
+            Claim::Wait(_) => "a flight to wait for",
+            Claim::Failed(_) => "a failure",
+            Claim::Fetch(_) => "a fetch",
+        }
     }
 
     #[track_caller]
-    fn hit(cache: &Cache, grant: &Grant, now: Now) -> String {
+    fn hit(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> String {
         match cache.claim(grant, now) {
             Claim::Hit(token) => token.access_token().to_owned(),
             other => panic!("{}", name(&other)),
@@ -344,208 +305,412 @@ mod tests {
     }
 
     #[track_caller]
-    fn lead<'a>(cache: &'a Cache, grant: &'a Grant, now: Now) -> Lead<'a> {
+    fn renewal(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Lead {
         match cache.claim(grant, now) {
-            Claim::Lead(lead) if !lead.is_renewal => lead,
+            Claim::Renew(_, lead) => lead,
             other => panic!("{}", name(&other)),
         }
     }
 
     #[track_caller]
-    fn renewal<'a>(cache: &'a Cache, grant: &'a Grant, now: Now) -> Lead<'a> {
+    fn flight(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Arc<Flight> {
         match cache.claim(grant, now) {
-            Claim::Lead(lead) if lead.is_renewal => lead,
+            Claim::Wait(flight) => flight,
             other => panic!("{}", name(&other)),
         }
     }
 
     #[track_caller]
-    fn follow(cache: &Cache, grant: &Grant, now: Now) -> Arc<Flight> {
+    fn failure(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Error {
         match cache.claim(grant, now) {
-            Claim::Follow(flight) => flight,
+            Claim::Failed(error) => error,
             other => panic!("{}", name(&other)),
         }
     }
 
     #[track_caller]
-    fn refused(cache: &Cache, grant: &Grant, now: Now) -> Duration {
+    fn fetch(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Lead {
         match cache.claim(grant, now) {
-            Claim::Refused(error) => error.retry_after().unwrap(),
+            Claim::Fetch(lead) => lead,
             other => panic!("{}", name(&other)),
         }
     }
 
-    fn name(claim: &Claim) -> &'static str {
-        match claim {
-            Claim::Hit(_) => "a hit",
-            Claim::Follow(_) => "a flight to follow",
-            Claim::Lead(lead) if lead.is_renewal => "a renewal",
-            Claim::Lead(_) => "a fetch",
-            Claim::Refused(_) => "a refusal",
+    /// Caches a token that lives from `now` on, and returns it.
+    #[track_caller]
+    fn fill(
+        cache: &Arc<Cache>,
+        grant: &Grant,
+        text: &str,
+        now: Moment,
+        lifetime: Duration,
+    ) -> Token {
+        let token = token(text, now, lifetime);
+        fetch(cache, grant, now).land(Landing::Token(token.clone()), now);
+        token
+    }
+
+    /// Fails a fetch that is due.
+    #[track_caller]
+    fn fail(cache: &Arc<Cache>, grant: &Grant, error: Error, now: Moment) {
+        fetch(cache, grant, now).land(Landing::Failed(error), now);
+    }
+
+    /// How long before its end the token is to be renewed, to the nanosecond.
+    fn window(cache: &Arc<Cache>, grant: &Grant, start: Moment, lifetime: Duration) -> Duration {
+        let is_hit = |at: Duration| matches!(decision(cache, grant, start.plus(at)), Decided::Hit);
+        lifetime - turning_point(lifetime, is_hit)
+    }
+
+    /// How long a failure is handed out, to the nanosecond; nothing if it is not.
+    fn pause(cache: &Arc<Cache>, grant: &Grant, from: Moment) -> Duration {
+        let fails = |at: Duration| matches!(decision(cache, grant, from.plus(at)), Decided::Failed);
+        turning_point(HOUR * 2, fails)
+    }
+
+    /// The first moment from which on `holds` is false, if it is true from zero on up to there.
+    fn turning_point(longest: Duration, holds: impl Fn(Duration) -> bool) -> Duration {
+        let (mut true_at, mut false_at) = (Duration::ZERO, longest);
+        if !holds(true_at) {
+            return true_at;
+        }
+        while false_at - true_at > TICK {
+            let middle = true_at + (false_at - true_at) / 2;
+            if holds(middle) { true_at = middle } else { false_at = middle }
+        }
+        false_at
+    }
+
+    enum Decided {
+        Hit,
+        Failed,
+        Other,
+    }
+
+    /// What a claim would be, without making it.
+    fn decision(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Decided {
+        let state = cache.lock();
+        match state.find(cache.keys.hash_of(grant), grant).map(|entry| entry.decide(now)) {
+            Some(Decision::Hit(_)) => Decided::Hit,
+            Some(Decision::Failed(_)) => Decided::Failed,
+            _ => Decided::Other,
         }
     }
 
-    /// Caches a token that lives from `now` on, and returns the window that it was given.
-    fn fill(cache: &Cache, grant: &Grant, text: &str, now: Now, lifetime: Duration) -> Duration {
-        lead(cache, grant, now).land(&Ok(token(text, now, lifetime)), now);
-        cache.lock()[grant].held.as_ref().unwrap().window
-    }
-
-    /// What a flight that has landed hands out.
+    /// What a flight that has landed hands out to those who have an hour left.
     fn landed(flight: &Flight) -> Option<Result<Token, Error>> {
-        let now = Now::read();
-        flight.wait(now, now.monotonic, || now)
+        let now = Moment::now();
+        flight.wait(now.monotonic + HOUR, || now)
+    }
+
+    /// The client ids of all that is in the cache, in order.
+    fn ids(cache: &Arc<Cache>) -> String {
+        let state = cache.lock();
+        let mut ids: Vec<_> = state.entries.values().map(|e| e.grant.client_id()).collect();
+        ids.sort_unstable();
+        ids.concat()
     }
 
     #[test]
-    fn token_is_returned_until_the_window_then_renewed_by_one_until_it_is_over() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-        let window = fill(&cache, &grant, "old", start, HOUR);
-        let due = HOUR - window;
-        assert_eq!(hit(&cache, &grant, start), "old");
-        assert_eq!(hit(&cache, &grant, start.plus(due - TICK)), "old");
-
-        for by_one_clock in [start.later(due, Duration::ZERO), start.later(Duration::ZERO, due)] {
-            drop(renewal(&cache, &grant, by_one_clock));
-        }
-        let renewing = renewal(&cache, &grant, start.plus(due));
-        assert_eq!(hit(&cache, &grant, start.plus(due)), "old", "the others are not kept");
-        assert_eq!(hit(&cache, &grant, start.plus(HOUR - TICK)), "old");
-        let waiting = follow(&cache, &grant, start.plus(HOUR));
-
-        let now = start.plus(HOUR);
-        renewing.land(&Ok(token("new", now, HOUR)), now);
-        assert_eq!(landed(&waiting).unwrap().unwrap().access_token(), "new");
-        assert_eq!(hit(&cache, &grant, now), "new");
-    }
-
-    #[test]
-    fn token_that_is_over_is_fetched_again_by_either_clock() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
+    fn token_is_returned_until_it_is_over_and_renewed_by_one() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
         fill(&cache, &grant, "old", start, HOUR);
-        lead(&cache, &grant, start.later(HOUR, Duration::ZERO))
-            .land(&Ok(token("new", start, HOUR)), start);
-        lead(&cache, &grant, start.later(Duration::ZERO, HOUR));
+        let window = window(&cache, &grant, start, HOUR);
+        assert_eq!(hit(&cache, &grant, start), "old");
+        assert_eq!(hit(&cache, &grant, start.plus(HOUR - window - TICK)), "old");
+        drop(renewal(&cache, &grant, start.plus(HOUR - window)));
+
+        let due = start.plus(HOUR - SECOND);
+        let Claim::Renew(in_hand, lead) = cache.claim(&grant, due) else { panic!("not due") };
+        assert_eq!(in_hand.access_token(), "old");
+        assert_eq!(hit(&cache, &grant, due), "old", "the others don't wait");
+        assert_eq!(hit(&cache, &grant, due.plus(SECOND - TICK)), "old");
+
+        let waiting = flight(&cache, &grant, start.plus(HOUR));
+        let landing = token("new", start.plus(HOUR), HOUR);
+        lead.land(Landing::Token(landing), start.plus(HOUR));
+        assert_eq!(landed(&waiting).unwrap().unwrap().access_token(), "new");
+        assert_eq!(hit(&cache, &grant, start.plus(HOUR)), "new");
     }
 
     #[test]
-    fn window_is_jittered_by_up_to_a_quarter() {
-        let (cache, start) = (cache(1000), Now::read());
-        let windows = (0..1000).map(|i| fill(&cache, &grant(&i.to_string()), "t", start, HOUR));
-        let (shortest, longest) = windows.fold((HOUR, TICK), |(a, b), w| (a.min(w), b.max(w)));
-        let quarter = HOUR / 4;
-        assert!(shortest >= quarter * 3 / 4 && longest <= quarter);
-        assert!(shortest < quarter * 31 / 40 && longest > quarter * 39 / 40, "all of it is used");
+    fn renewal_is_due_by_either_clock() {
+        for by_monotonic in [true, false] {
+            let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+            fill(&cache, &grant, "old", start, HOUR);
+            let late = HOUR - TICK;
+            let (monotonic, wall) = if by_monotonic { (late, TICK) } else { (TICK, late) };
+            renewal(&cache, &grant, start.later(monotonic, wall));
+        }
+    }
+
+    #[test]
+    fn token_that_is_over_by_either_clock_is_fetched_again() {
+        for (monotonic, wall) in [(HOUR, TICK), (TICK, HOUR)] {
+            let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+            fill(&cache, &grant, "old", start, HOUR);
+            fetch(&cache, &grant, start.later(monotonic, wall));
+        }
+    }
+
+    #[test]
+    fn window_is_a_quarter_of_the_life_at_most_and_jittered_by_up_to_a_quarter() {
+        for (lifetime, longest) in [(HOUR, MINUTE * 5), (MINUTE * 8, MINUTE * 2)] {
+            let (cache, start) = (Cache::new(1000, MINUTE * 5, TIMEOUT), Moment::now());
+            let windows = (0..200).map(|i| {
+                let grant = grant(&i.to_string());
+                fill(&cache, &grant, "t", start, lifetime);
+                window(&cache, &grant, start, lifetime)
+            });
+            let (least, most) = windows.fold((HOUR, TICK), |(a, b), w| (a.min(w), b.max(w)));
+            assert!(least >= longest * 3 / 4 && most <= longest, "{least:?} {most:?}");
+            assert!(least < longest * 4 / 5 && most > longest * 19 / 20, "all of it is used");
+        }
     }
 
     #[test]
     fn window_of_zero_turns_renewal_off() {
-        let (cache, grant, start) = (Cache::new(1, Duration::ZERO), grant("a"), Now::read());
+        let (cache, grant, start) =
+            (Cache::new(1, Duration::ZERO, TIMEOUT), grant("a"), Moment::now());
         fill(&cache, &grant, "old", start, HOUR);
         assert_eq!(hit(&cache, &grant, start.plus(HOUR - TICK)), "old");
-        lead(&cache, &grant, start.plus(HOUR));
+        fetch(&cache, &grant, start.plus(HOUR));
     }
 
     #[test]
-    fn failed_renewal_is_tried_again_after_a_tenth_of_the_window() {
-        for failure in
-            [rejected(), unavailable(None), Err(Error::InvalidResponse(InvalidResponse::Expired))]
-        {
-            let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-            let window = fill(&cache, &grant, "old", start, HOUR);
+    fn renewal_that_failed_is_due_again_a_tenth_of_the_window_later() {
+        let landings: [fn() -> Landing; 4] = [
+            || Landing::Failed(rejected()),
+            || Landing::Failed(unavailable(Some(TICK))),
+            || Landing::OutOfTime(Error::InvalidResponse(InvalidResponse::Expired)),
+            || Landing::Gone,
+        ];
+        for landing in landings {
+            let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+            fill(&cache, &grant, "old", start, HOUR);
+            let window = window(&cache, &grant, start, HOUR);
             let due = start.plus(HOUR - window);
-            renewal(&cache, &grant, due).land(&failure, due);
-            assert_eq!(hit(&cache, &grant, due), "old");
+            renewal(&cache, &grant, due).land(landing(), due);
             assert_eq!(hit(&cache, &grant, due.plus(window / 10 - TICK)), "old");
             renewal(&cache, &grant, due.plus(window / 10));
-            lead(&cache, &grant, start.plus(HOUR));
         }
     }
 
     #[test]
-    fn failed_renewal_respects_a_longer_retry_after() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-        let window = fill(&cache, &grant, "old", start, HOUR);
-        let due = start.plus(HOUR - window);
-        renewal(&cache, &grant, due).land(&unavailable(Some(window / 2)), due);
-        assert_eq!(hit(&cache, &grant, due.plus(window / 2 - TICK)), "old");
-        renewal(&cache, &grant, due.plus(window / 2)).land(&unavailable(Some(TICK)), due);
-        assert_eq!(hit(&cache, &grant, due.plus(window / 10 - TICK)), "old", "nor a shorter one");
+    fn renewal_that_failed_heeds_a_longer_retry_after_but_not_past_the_end() {
+        for (retry_after, is_past_the_end) in [(MINUTE * 5, false), (HOUR, true)] {
+            let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+            fill(&cache, &grant, "old", start, HOUR);
+            let due = start.plus(HOUR - window(&cache, &grant, start, HOUR));
+            let landing = Landing::Failed(unavailable(Some(retry_after)));
+            renewal(&cache, &grant, due).land(landing, due);
+            if is_past_the_end {
+                assert_eq!(hit(&cache, &grant, start.plus(HOUR - TICK)), "old");
+                fetch(&cache, &grant, start.plus(HOUR));
+            } else {
+                assert_eq!(hit(&cache, &grant, due.plus(retry_after - TICK)), "old");
+                renewal(&cache, &grant, due.plus(retry_after));
+            }
+        }
     }
 
     #[test]
-    fn who_waited_for_a_renewal_that_failed_starts_over() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-        let window = fill(&cache, &grant, "old", start, HOUR);
-        let renewing = renewal(&cache, &grant, start.plus(HOUR - window));
-        let over = start.plus(HOUR);
-        let waiting = follow(&cache, &grant, over);
-        renewing.land(&rejected(), over);
-        assert!(landed(&waiting).is_none());
-        lead(&cache, &grant, over);
+    fn failed_renewals_are_no_failures_of_a_later_fetch() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        fill(&cache, &grant, "old", start, HOUR);
+        let due = start.plus(HOUR - TICK * 3);
+        renewal(&cache, &grant, due).land(Landing::Failed(rejected()), due);
+        fail(&cache, &grant, rejected(), start.plus(HOUR));
+        fetch(&cache, &grant, start.plus(HOUR));
     }
 
     #[test]
-    fn outcome_is_shared_and_a_failure_not_remembered() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
-        let leading = lead(&cache, &grant, now);
-        let waiting = [follow(&cache, &grant, now), follow(&cache, &grant, now)];
-        leading.land(&rejected(), now);
+    fn who_waited_for_a_renewal_gets_its_failure_and_the_token_leaves_the_cache() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        let old = fill(&cache, &grant, "old", start, HOUR);
+        let lead = renewal(&cache, &grant, start.plus(HOUR - TICK));
+        let waiting = flight(&cache, &grant, start.plus(HOUR));
+        lead.land(Landing::Failed(rejected()), start.plus(HOUR));
+        assert_eq!(landed(&waiting).unwrap().unwrap_err().status(), Some(401));
+        assert_eq!(old.handles(), 1, "nobody else holds it");
+    }
+
+    #[test]
+    fn outcome_is_shared() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let lead = fetch(&cache, &grant, now);
+        let waiting = [flight(&cache, &grant, now), flight(&cache, &grant, now)];
+        lead.land(Landing::Failed(rejected()), now);
         for flight in waiting {
             assert_eq!(landed(&flight).unwrap().unwrap_err().status(), Some(401));
         }
-        assert!(cache.lock().is_empty());
-        lead(&cache, &grant, now);
     }
 
     #[test]
-    fn retry_after_fails_fast_until_it_is_over() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
-        lead(&cache, &grant, now).land(&unavailable(Some(MINUTE)), now);
-        assert_eq!(refused(&cache, &grant, now), MINUTE);
-        assert_eq!(refused(&cache, &grant, now.plus(MINUTE - TICK)), TICK);
-        lead(&cache, &grant, now.plus(MINUTE)).land(&Ok(token("t", now, HOUR)), now);
-        assert_eq!(hit(&cache, &grant, now), "t");
+    fn pauses_double_from_the_second_failure_on_up_to_their_limit() {
+        let milliseconds = Duration::from_millis;
+        for (error, first, limit) in [
+            (unavailable(None), milliseconds(100), milliseconds(2000)),
+            (rejected(), SECOND, SECOND * 30),
+            (Error::InvalidResponse(InvalidResponse::Expired), SECOND, SECOND * 30),
+        ] {
+            let (cache, grant, mut now) = (cache(1), grant("a"), Moment::now());
+            fail(&cache, &grant, error.clone(), now);
+            assert_eq!(pause(&cache, &grant, now), Duration::ZERO, "one is held against nobody");
+            let mut longest = first;
+            for _ in 2..12 {
+                fail(&cache, &grant, error.clone(), now);
+                let pause = pause(&cache, &grant, now);
+                assert!(pause >= longest * 3 / 4 && pause <= longest, "{pause:?} {longest:?}");
+                assert_eq!(failure(&cache, &grant, now).status(), error.status());
+                now = now.plus(pause);
+                longest = (longest * 2).min(limit);
+            }
+        }
     }
 
     #[test]
-    fn retry_after_of_one_grant_leaves_the_others_alone() {
-        let (cache, now) = (cache(2), Now::read());
-        lead(&cache, &grant("a"), now).land(&unavailable(Some(MINUTE)), now);
-        lead(&cache, &grant("b"), now);
+    fn retry_after_holds_from_the_first_failure_and_where_it_is_longer() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        fail(&cache, &grant, unavailable(Some(MINUTE)), now);
+        assert_eq!(failure(&cache, &grant, now).retry_after(), Some(MINUTE));
+        let late = now.plus(MINUTE - TICK);
+        assert_eq!(failure(&cache, &grant, late).retry_after(), Some(TICK));
+
+        let now = now.plus(MINUTE);
+        fail(&cache, &grant, unavailable(Some(TICK)), now);
+        assert!(pause(&cache, &grant, now) >= Duration::from_millis(75));
+    }
+
+    #[test]
+    fn success_forget_and_clear_end_what_is_held_against_a_grant() {
+        let reset: [fn(&Arc<Cache>, &Grant, Moment); 3] = [
+            |cache, grant, now| {
+                let old = fill(cache, grant, "t", now.plus(MINUTE), HOUR);
+                cache.invalidate(grant, &old, now.plus(MINUTE));
+            },
+            |cache, grant, _| cache.forget(grant),
+            |cache, _, _| cache.clear(),
+        ];
+        for reset in reset {
+            let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+            fail(&cache, &grant, rejected(), now);
+            fail(&cache, &grant, rejected(), now);
+            failure(&cache, &grant, now);
+            reset(&cache, &grant, now);
+            fail(&cache, &grant, rejected(), now.plus(MINUTE));
+            fetch(&cache, &grant, now.plus(MINUTE));
+        }
+    }
+
+    #[test]
+    fn failure_of_one_grant_leaves_the_others_alone() {
+        let (cache, now) = (cache(2), Moment::now());
+        fail(&cache, &grant("a"), unavailable(Some(MINUTE)), now);
+        fetch(&cache, &grant("b"), now);
     }
 
     #[test]
     fn wrong_secret_is_not_served_from_cache() {
-        let (cache, now) = (cache(2), Now::read());
+        let (cache, now) = (cache(2), Moment::now());
         fill(&cache, &Grant::client_credentials("a", "right"), "t", now, HOUR);
-        lead(&cache, &Grant::client_credentials("a", "wrong"), now);
+        fetch(&cache, &Grant::client_credentials("a", "wrong"), now);
     }
 
     #[test]
-    fn lead_that_is_dropped_hands_over() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
-        let leading = lead(&cache, &grant, now);
-        let waiting = follow(&cache, &grant, now);
-        drop(leading);
+    fn grants_that_share_a_hash_are_told_apart() {
+        let (cache, now) = (cache(2), Moment::now());
+        let (ours, theirs) = (grant("a"), grant("b"));
+        fill(&cache, &ours, "t", now, HOUR);
+        let hash = cache.keys.hash_of(&ours);
+        let mut state = cache.lock();
+        assert!(state.find(hash, &theirs).is_none());
+        let lead = cache.lead(&mut state, hash, &theirs, now);
+        drop(state);
+        lead.land(Landing::Token(token("u", now, HOUR)), now);
+        assert_eq!(ids(&cache), "b");
+        assert_eq!(cache.lock().tokens.len(), 1);
+    }
+
+    #[test]
+    fn lead_that_is_dropped_hands_over_and_leaves_nothing() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let lead = fetch(&cache, &grant, now);
+        let waiting = flight(&cache, &grant, now);
+        drop(lead);
         assert!(landed(&waiting).is_none());
-        assert!(cache.lock().is_empty());
-        lead(&cache, &grant, now);
+        assert_eq!(ids(&cache), "");
+        fetch(&cache, &grant, now);
     }
 
     #[test]
-    fn renewal_that_is_dropped_leaves_the_token_in_use() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-        let window = fill(&cache, &grant, "old", start, HOUR);
-        let due = start.plus(HOUR - window);
-        drop(renewal(&cache, &grant, due));
-        drop(renewal(&cache, &grant, due));
-        assert_eq!(hit(&cache, &grant, start), "old");
+    fn leader_out_of_time_hands_over_to_who_has_time_left() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        fail(&cache, &grant, unavailable(None), now);
+        let lead = fetch(&cache, &grant, now);
+        let waiting = flight(&cache, &grant, now);
+        let late = now.plus(TIMEOUT);
+        lead.land(Landing::OutOfTime(Error::timed_out()), late);
+        let has_a_moment = waiting.wait(late.monotonic + TICK, || late);
+        assert!(has_a_moment.is_none());
+        assert!(waiting.wait(late.monotonic, || late).unwrap().is_err());
+        fetch(&cache, &grant, late);
+    }
+
+    #[test]
+    fn endpoint_that_never_answers_is_left_alone_from_when_it_was_asked() {
+        let (cache, grant, mut now) = (cache(1), grant("a"), Moment::now());
+        for _ in 0..8 {
+            now = now.plus(MINUTE / 2);
+            let lead = fetch(&cache, &grant, now);
+            lead.land(Landing::OutOfTime(Error::timed_out()), now.plus(SECOND));
+        }
+        failure(&cache, &grant, now.plus(SECOND));
+        fetch(&cache, &grant, now.plus(SECOND * 2));
+    }
+
+    #[test]
+    fn flight_past_its_time_by_more_than_a_second_is_abandoned() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let lost = fetch(&cache, &grant, now);
+        let waiting = flight(&cache, &grant, now.plus(TIMEOUT + SECOND - TICK));
+        let late = now.plus(TIMEOUT + SECOND);
+        let start_over = waiting.wait(late.monotonic + HOUR, || late);
+        assert!(start_over.is_none(), "who waits and has time left takes over");
+
+        let second = fetch(&cache, &grant, late);
+        lost.land(Landing::Token(token("lost", late, HOUR)), late);
+        flight(&cache, &grant, late);
+        second.land(Landing::Token(token("new", late, HOUR)), late);
+        assert_eq!(hit(&cache, &grant, late), "new");
+    }
+
+    #[test]
+    fn renewal_past_its_time_is_abandoned_and_the_token_stays_in_use() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        // A tenth of the window is shorter than a flight, and the window longer.
+        fill(&cache, &grant, "old", start, MINUTE * 4);
+        let due = start.plus(MINUTE * 4 - window(&cache, &grant, start, MINUTE * 4));
+        let _lost = renewal(&cache, &grant, due);
+        hit(&cache, &grant, due.plus(TIMEOUT + SECOND - TICK));
+        renewal(&cache, &grant, due.plus(TIMEOUT + SECOND));
+    }
+
+    #[test]
+    fn waiter_gives_up_at_its_deadline_by_its_own_clock() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let lead = fetch(&cache, &grant, now);
+        let flight = flight(&cache, &grant, now);
+        let late = flight.wait(now.monotonic, || now).unwrap().unwrap_err();
+        assert!(late.is_transient(), "{late:?}");
+        lead.land(Landing::Token(token("t", now, HOUR)), now);
+        let outcome = flight.wait(now.monotonic, || now);
+        assert!(outcome.unwrap().is_ok(), "what has landed is never too late");
     }
 
     #[test]
     fn panic_in_a_lock_is_not_passed_on() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         fill(&cache, &grant, "t", now, HOUR);
         thread::scope(|scope| {
             let panicking = scope.spawn(|| {
@@ -554,339 +719,194 @@ mod tests {
             });
             assert!(panicking.join().is_err());
         });
-        assert!(cache.entries.is_poisoned());
+        assert!(cache.state.is_poisoned());
         assert_eq!(hit(&cache, &grant, now), "t");
     }
 
     #[test]
     fn invalidate_forgets_this_token_and_no_newer_one() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
-        let (old, new) = (token("same text", now, HOUR), token("same text", now, HOUR));
-        lead(&cache, &grant, now).land(&Ok(old.clone()), now);
-        cache.invalidate(&grant, &new);
-        cache.invalidate(&self::grant("b"), &old);
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let new = token("same text", now, HOUR);
+        let old = fill(&cache, &grant, "same text", now, HOUR);
+        cache.invalidate(&grant, &new, now);
+        cache.invalidate(&self::grant("b"), &old, now);
         hit(&cache, &grant, now);
-        cache.invalidate(&grant, &old);
-        lead(&cache, &grant, now).land(&Ok(new), now);
-        cache.invalidate(&grant, &old);
+        cache.invalidate(&grant, &old, now);
+        fetch(&cache, &grant, now).land(Landing::Token(new), now);
+        cache.invalidate(&grant, &old, now);
         hit(&cache, &grant, now);
     }
 
     #[test]
-    fn invalidate_leaves_a_renewal_in_flight_and_its_result_alone() {
-        let (cache, grant, start) = (cache(1), grant("a"), Now::read());
-        let old = token("old", start, HOUR);
-        lead(&cache, &grant, start).land(&Ok(old.clone()), start);
-        let due = start.plus(HOUR - TICK);
-        for success in [false, true] {
-            let renewing = renewal(&cache, &grant, due);
-            cache.invalidate(&grant, &old);
-            let waiting = follow(&cache, &grant, due);
-            if success {
-                renewing.land(&Ok(token("new", due, HOUR)), due);
-                assert_eq!(landed(&waiting).unwrap().unwrap().access_token(), "new");
-                assert_eq!(hit(&cache, &grant, due), "new");
-            } else {
-                renewing.land(&rejected(), due);
-                assert!(landed(&waiting).is_none());
-                lead(&cache, &grant, due).land(&Ok(old.clone()), due);
-            }
+    fn token_that_replaced_a_refused_one_is_kept_for_ten_seconds() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let first = fill(&cache, &grant, "first", now, HOUR);
+        cache.invalidate(&grant, &first, now);
+        let second = fill(&cache, &grant, "second", now, HOUR);
+        cache.invalidate(&grant, &second, now.plus(SECOND * 10 - TICK));
+        assert_eq!(hit(&cache, &grant, now), "second");
+        cache.invalidate(&grant, &second, now.plus(SECOND * 10));
+        fetch(&cache, &grant, now);
+    }
+
+    #[test]
+    fn token_that_replaced_none_is_forgotten_at_once() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        for _ in 0..3 {
+            let token = fill(&cache, &grant, "t", now, HOUR);
+            cache.invalidate(&grant, &token, now);
+            cache.forget(&grant);
         }
     }
 
     #[test]
-    fn clear_forgets_all_and_a_fetch_in_flight_does_not_refill() {
-        let (cache, now) = (cache(3), Now::read());
-        let (cached, blocked, fetched) = (grant("a"), grant("b"), grant("c"));
-        fill(&cache, &cached, "t", now, HOUR);
-        lead(&cache, &blocked, now).land(&unavailable(Some(MINUTE)), now);
-        let leading = lead(&cache, &fetched, now);
-        let waiting = follow(&cache, &fetched, now);
-
-        cache.clear();
-        lead(&cache, &cached, now);
-        lead(&cache, &blocked, now);
-        let second = lead(&cache, &fetched, now);
-        leading.land(&Ok(token("stale", now, HOUR)), now);
-        assert_eq!(
-            landed(&waiting).unwrap().unwrap().access_token(),
-            "stale",
-            "who waited is served"
-        );
-        follow(&cache, &fetched, now);
-        second.land(&Ok(token("new", now, HOUR)), now);
-        assert_eq!(hit(&cache, &fetched, now), "new");
+    fn renewal_in_flight_replaces_a_refused_token() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        let old = fill(&cache, &grant, "old", start, HOUR);
+        let due = start.plus(HOUR - TICK);
+        let lead = renewal(&cache, &grant, due);
+        cache.invalidate(&grant, &old, due);
+        let waiting = flight(&cache, &grant, due);
+        let new = token("new", due, HOUR);
+        lead.land(Landing::Token(new.clone()), due);
+        assert_eq!(landed(&waiting).unwrap().unwrap().access_token(), "new");
+        cache.invalidate(&grant, &new, due);
+        assert_eq!(hit(&cache, &grant, due), "new");
     }
 
     #[test]
-    fn full_cache_evicts_the_unusable_then_the_soonest_over() {
-        let (cache, now) = (cache(3), Now::read());
-        let keys = || {
-            let entries = cache.lock();
-            let mut keys = entries.keys().map(|g| g.client_id().to_owned()).collect::<Vec<_>>();
-            keys.sort();
-            keys.concat()
-        };
-        fill(&cache, &grant("a"), "t", now, MINUTE);
+    fn refused_token_whose_renewal_fails_is_fetched() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        let old = fill(&cache, &grant, "old", start, HOUR);
+        let due = start.plus(HOUR - TICK);
+        let lead = renewal(&cache, &grant, due);
+        cache.invalidate(&grant, &old, due);
+        lead.land(Landing::Failed(rejected()), due);
+        fetch(&cache, &grant, due);
+    }
+
+    #[test]
+    fn clear_and_forget_leave_nothing_and_a_fetch_in_flight_does_not_refill() {
+        let forget: [fn(&Arc<Cache>, &Grant); 2] =
+            [|cache, _| cache.clear(), |cache, grant| cache.forget(grant)];
+        for forget in forget {
+            let (cache, grant, now) = (cache(3), grant("a"), Moment::now());
+            let lead = fetch(&cache, &grant, now);
+            let waiting = flight(&cache, &grant, now);
+            forget(&cache, &grant);
+            assert_eq!(ids(&cache), "");
+            let second = fetch(&cache, &grant, now);
+            lead.land(Landing::Token(token("stale", now, HOUR)), now);
+            let served = landed(&waiting).unwrap().unwrap();
+            assert_eq!(served.access_token(), "stale", "who waited is served");
+            flight(&cache, &grant, now);
+            second.land(Landing::Token(token("new", now, HOUR)), now);
+            assert_eq!(hit(&cache, &grant, now), "new");
+        }
+    }
+
+    #[test]
+    fn forget_forgets_one_grant_alone() {
+        let (cache, now) = (cache(3), Moment::now());
+        let token = fill(&cache, &grant("a"), "t", now, HOUR);
         fill(&cache, &grant("b"), "t", now, HOUR);
-        lead(&cache, &grant("c"), now).land(&unavailable(Some(HOUR)), now);
-        fill(&cache, &grant("d"), "t", now, HOUR / 2);
-        assert_eq!(keys(), "abd");
-        fill(&cache, &grant("e"), "t", now, HOUR * 2);
-        assert_eq!(keys(), "bde");
-        fill(&cache, &grant("f"), "t", now.plus(HOUR), HOUR);
-        assert!(keys() == "bef" || keys() == "def", "one of two that are over goes");
+        cache.forget(&grant("a"));
+        cache.forget(&grant("c"));
+        assert_eq!((ids(&cache).as_str(), token.handles()), ("b", 1));
+        assert_eq!(cache.lock().tokens.len(), 1);
+    }
+
+    #[test]
+    fn full_cache_evicts_the_token_that_is_over_soonest_for_a_newcomer() {
+        let (cache, now) = (cache(3), Moment::now());
+        for (id, minutes) in [("a", 2), ("b", 60), ("c", 30)] {
+            fill(&cache, &grant(id), "t", now, MINUTE * minutes);
+        }
+        let evicted = |id, minutes| {
+            fill(&cache, &grant(id), "t", now, MINUTE * minutes);
+            ids(&cache)
+        };
+        assert_eq!(evicted("d", 1), "bcd", "the newcomer stays, however short its life");
+        assert_eq!(evicted("e", 120), "bce");
+        // A renewed token makes no room for itself.
+        let due = now.plus(MINUTE * 30 - TICK);
+        let lead = renewal(&cache, &grant("c"), due);
+        lead.land(Landing::Token(token("new", due, HOUR)), due);
+        assert_eq!(ids(&cache), "bce");
+    }
+
+    #[test]
+    fn who_asks_evicts_nobody_before_there_is_a_token() {
+        let (cache, now) = (cache(2), Moment::now());
+        for id in ["a", "b"] {
+            fill(&cache, &grant(id), "t", now, HOUR);
+        }
+        let leads: Vec<_> = (0..50).map(|i| fetch(&cache, &grant(&i.to_string()), now)).collect();
+        for lead in leads {
+            lead.land(Landing::Failed(rejected()), now);
+        }
+        assert_eq!(hit(&cache, &grant("a"), now) + &hit(&cache, &grant("b"), now), "tt");
+        let state = cache.lock();
+        assert_eq!(state.failures.len(), 2, "failures are bounded by the same number");
+        assert_eq!(state.entries.len(), 4);
     }
 
     #[test]
     fn flights_are_never_evicted_and_leave_a_bounded_cache() {
-        let (cache, now) = (cache(2), Now::read());
+        let (cache, now) = (cache(2), Moment::now());
         let grants = ["a", "b", "c", "d"].map(grant);
-        let leads = grants.each_ref().map(|grant| lead(&cache, grant, now));
+        let leads = grants.each_ref().map(|grant| fetch(&cache, grant, now));
         for grant in &grants {
-            follow(&cache, grant, now);
+            flight(&cache, grant, now);
         }
-        for (lead, minutes) in leads.into_iter().zip(1..) {
-            lead.land(&Ok(token("t", now, MINUTE * minutes)), now);
+        for lead in leads {
+            lead.land(Landing::Token(token("t", now, HOUR)), now);
         }
-        assert_eq!(cache.lock().len(), 2);
-        hit(&cache, &grants[2], now);
-        hit(&cache, &grants[3], now);
-        for i in 0..10_000 {
+        assert_eq!(cache.lock().entries.len(), 2);
+        for i in 0..1000 {
             fill(&cache, &grant(&i.to_string()), "t", now, HOUR);
-            assert!(cache.lock().len() <= 2);
+            assert!(cache.lock().entries.len() <= 2);
         }
     }
 
     #[test]
-    fn follower_gives_up_at_its_deadline_by_its_own_clock() {
-        let (cache, grant, now) = (cache(1), grant("a"), Now::read());
-        let leading = lead(&cache, &grant, now);
-        let flight = follow(&cache, &grant, now);
-        assert!(flight.wait(now, now.monotonic, || now).is_none());
-        leading.land(&Ok(token("t", now, HOUR)), now);
-        assert!(
-            flight.wait(now, now.monotonic, || now).is_some(),
-            "what has landed is never too late"
-        );
-    }
-
-    /// The peak of renewals in one second, of 10,000 processes that started together, in the third lifetime and on.
-    fn peak_of_renewals(window_of: impl Fn(&Lifetime) -> Duration) -> u32 {
-        let start = Now::read();
-        let mut renewals = std::collections::HashMap::new();
-        for _ in 0..10_000 {
-            let mut age = Duration::ZERO;
-            while age < HOUR * 4 {
-                if age > HOUR * 3 {
-                    *renewals.entry(age.as_secs()).or_insert(0) += 1;
-                }
-                age += HOUR - window_of(&Lifetime::new(start.plus(age), HOUR));
-            }
-        }
-        renewals.into_values().max().unwrap()
+    fn token_evicted_while_it_is_renewed_comes_back() {
+        let (cache, start) = (cache(1), Moment::now());
+        fill(&cache, &grant("a"), "old", start, HOUR);
+        let due = start.plus(HOUR - TICK);
+        let lead = renewal(&cache, &grant("a"), due);
+        fill(&cache, &grant("b"), "t", due, HOUR);
+        lead.land(Landing::Token(token("new", due, HOUR)), due);
+        assert_eq!(hit(&cache, &grant("a"), due), "new");
+        assert_eq!(ids(&cache), "a");
     }
 
     #[test]
-    fn fleet_that_started_together_does_not_renew_together() {
-        let five_minutes = MINUTE * 5;
-        let apart = peak_of_renewals(|lifetime| jittered_window(lifetime, five_minutes));
-        let together = peak_of_renewals(|lifetime| lifetime.window(five_minutes));
-        assert_eq!(together, 10_000);
-        assert!(apart * 20 <= together, "{apart} of {together} in one second");
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    //! Every interleaving of the protocol, as far as loom can tell them apart.
-
-    use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use loom::thread;
-    use time::OffsetDateTime;
-
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    struct World {
-        cache: Cache,
-        grant: Grant,
-        start: Now,
-        requests: AtomicUsize,
-    }
-
-    impl World {
-        fn new() -> Arc<Self> {
-            Arc::new(Self {
-                cache: Cache::new(1, HOUR),
-                grant: Grant::client_credentials("id", "s3cr3t"),
-                start: Now::read(),
-                requests: AtomicUsize::new(0),
-            })
-        }
-
-        fn token(&self) -> Token {
-            self.token_named("t")
-        }
-
-        fn token_named(&self, text: &str) -> Token {
-            let lifetime = Lifetime::new(self.start, HOUR);
-            Token::new(text, OffsetDateTime::UNIX_EPOCH, lifetime)
-        }
-
-        /// What `Authenticator::get_token` does, with a fetch that only counts.
-        fn get(
-            &self,
-            now: Now,
-            fetch: impl Fn(&Lead) -> Option<Result<Token, Error>>,
-        ) -> Result<Token, Error> {
-            loop {
-                match self.cache.claim(&self.grant, now) {
-                    Claim::Hit(token) => return Ok(token),
-                    Claim::Refused(error) => return Err(error),
-                    Claim::Follow(flight) => {
-                        let deadline = now.monotonic + HOUR;
-                        if let Some(outcome) = flight.wait(now, deadline, || now) {
-                            return outcome;
-                        }
-                    }
-                    Claim::Lead(lead) => {
-                        self.requests.fetch_add(1, Ordering::SeqCst);
-                        let is_renewal = lead.is_renewal;
-                        // `None` is a panic.
-                        let Some(outcome) = fetch(&lead) else {
-                            return Err(failure());
-                        };
-                        lead.land(&outcome, now);
-                        if outcome.is_ok() || !is_renewal {
-                            return outcome;
-                        }
-                    }
-                }
-            }
-        }
-
-        fn requests(&self) -> usize {
-            self.requests.load(Ordering::SeqCst)
+    fn what_is_over_by_either_clock_is_dropped_at_the_next_landing_of_any_flight() {
+        for (monotonic, wall) in [(HOUR, TICK), (TICK, HOUR)] {
+            let (cache, start) = (cache(1000), Moment::now());
+            let tokens: Vec<_> =
+                (0..200).map(|i| fill(&cache, &grant(&i.to_string()), "t", start, HOUR)).collect();
+            let now = start.later(monotonic, wall);
+            fail(&cache, &grant("b"), rejected(), now);
+            assert_eq!(ids(&cache), "b");
+            assert!(tokens.iter().all(|token| token.handles() == 1));
         }
     }
 
-    fn failure() -> Error {
-        Error::Unavailable { status: 503, retry_after: None }
-    }
-
-    fn spawn<T: 'static>(
-        world: &Arc<World>,
-        run: impl FnOnce(&World) -> T + 'static,
-    ) -> thread::JoinHandle<T> {
-        let world = Arc::clone(world);
-        thread::spawn(move || run(&world))
-    }
-
     #[test]
-    fn cold_grant_costs_one_request() {
-        loom::model(|| {
-            let world = World::new();
-            let get = |world: &World| world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-            let others = [spawn(&world, get), spawn(&world, get)];
-            let token = get(&world);
-            for other in others {
-                assert!(other.join().unwrap().is(&token));
-            }
-            assert_eq!(world.requests(), 1);
-        });
-    }
-
-    #[test]
-    fn failure_is_shared_by_all_who_waited() {
-        loom::model(|| {
-            let world = World::new();
-            let get = |world: &World| world.get(world.start, |_| Some(Err(failure()))).unwrap_err();
-            let other = spawn(&world, get);
-            get(&world);
-            other.join().unwrap();
-            // Two only if the second came after the first had failed.
-            assert!((1..=2).contains(&world.requests()));
-            assert!(world.cache.lock().is_empty());
-        });
-    }
-
-    #[test]
-    fn panicking_leader_hands_over() {
-        loom::model(|| {
-            let world = World::new();
-            let panicking = spawn(&world, |world| world.get(world.start, |_| None).is_ok());
-            world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-            panicking.join().unwrap();
-            assert!((1..=2).contains(&world.requests()));
-        });
-    }
-
-    #[test]
-    fn renewal_that_fails_while_the_token_runs_out_is_followed_by_one_fetch() {
-        loom::model(|| {
-            let world = World::new();
-            world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-            let over = Now { monotonic: world.start.monotonic + HOUR, ..world.start };
-            let fresh = Token::new("u", OffsetDateTime::UNIX_EPOCH, Lifetime::new(over, HOUR));
-            let theirs = fresh.clone();
-            let renewing = spawn(&world, move |world| {
-                let due = Now { monotonic: over.monotonic - Duration::from_nanos(1), ..over };
-                let fetch = |lead: &Lead| {
-                    Some(if lead.is_renewal { Err(failure()) } else { Ok(theirs.clone()) })
-                };
-                world.get(due, fetch).unwrap()
-            });
-            assert!(world.get(over, |_| Some(Ok(fresh.clone()))).unwrap().is(&fresh));
-            renewing.join().unwrap();
-            assert!((2..=3).contains(&world.requests()));
-        });
-    }
-
-    #[test]
-    fn clear_meanwhile_leaves_no_stale_token_and_nobody_waiting() {
-        loom::model(|| {
-            let world = World::new();
-            let is_clearing = Arc::new(AtomicBool::new(false));
-            let seen = Arc::clone(&is_clearing);
-            let get = move |world: &World| {
-                let fetch = |_: &Lead| {
-                    // Asked for before anybody cleared.
-                    let is_stale = !seen.load(Ordering::SeqCst);
-                    Some(Ok(world.token_named(if is_stale { "stale" } else { "fresh" })))
-                };
-                world.get(world.start, fetch).unwrap()
-            };
-            let getting = spawn(&world, get.clone());
-            let clearing = spawn(&world, move |world| {
-                is_clearing.store(true, Ordering::SeqCst);
-                world.cache.clear();
-            });
-            get(&world);
-            getting.join().unwrap();
-            clearing.join().unwrap();
-            assert!((1..=3).contains(&world.requests()));
-            if let Claim::Hit(token) = world.cache.claim(&world.grant, world.start) {
-                assert_eq!(token.access_token(), "fresh");
-            }
-        });
-    }
-
-    #[test]
-    fn refused_token_is_fetched_once_more_however_many_refuse_it() {
-        loom::model(|| {
-            let world = World::new();
-            let old = world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-            let again = move |world: &World| {
-                world.cache.invalidate(&world.grant, &old);
-                let new = world.get(world.start, |_| Some(Ok(world.token()))).unwrap();
-                assert!(!new.is(&old));
-            };
-            let other = spawn(&world, again.clone());
-            again(&world);
-            other.join().unwrap();
-            assert_eq!(world.requests(), 2);
-        });
+    fn failures_and_refusals_are_forgotten_a_minute_after_their_pause() {
+        let (cache, now) = (cache(9), Moment::now());
+        fail(&cache, &grant("a"), unavailable(Some(MINUTE)), now);
+        let refused = fill(&cache, &grant("b"), "t", now, HOUR);
+        cache.invalidate(&grant("b"), &refused, now);
+        let at = |since| {
+            fill(&cache, &grant("c"), "t", now.plus(since), TICK);
+            ids(&cache)
+        };
+        assert_eq!(at(MINUTE - TICK), "abc");
+        assert_eq!(at(MINUTE), "ac");
+        assert_eq!(at(MINUTE * 2 - TICK), "ac");
+        assert_eq!(at(MINUTE * 2), "c");
     }
 }

@@ -1,76 +1,94 @@
 use std::time::{Duration, Instant, SystemTime};
 
-/// One moment on both clocks.
+/// A point in time on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
+pub(crate) struct Moment {
     /// Never steps, but may stand still while the machine is suspended.
     pub(crate) monotonic: Instant,
     /// Counts suspend, but may be stepped.
     pub(crate) wall: SystemTime,
 }
 
-impl Now {
-    pub(crate) fn read() -> Self {
+impl Moment {
+    pub(crate) fn now() -> Self {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// The time to a deadline; nothing once it is past.
     pub(crate) fn until(self, deadline: Instant) -> Duration {
         deadline.saturating_duration_since(self.monotonic)
     }
 
     /// Whether both clocks say so.
+    #[inline]
     pub(crate) fn is_before(self, later: Self) -> bool {
         self.monotonic < later.monotonic && self.wall < later.wall
     }
+
+    /// Each clock's earlier reading.
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        Self { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
+    }
+
+    /// So much later on both clocks. A clock that can't tell a time so far away stays where it is,
+    /// so that it can only shorten what it bounds.
+    pub(crate) fn plus(self, span: Duration) -> Self {
+        Self {
+            monotonic: self.monotonic.checked_add(span).unwrap_or(self.monotonic),
+            wall: self.wall.checked_add(span).unwrap_or(self.wall),
+        }
+    }
+
+    /// This earlier moment as the wall clock of `later` would have told it: by how much that clock
+    /// was stepped in between no longer matters.
+    pub(crate) fn told_by_wall_of(self, later: Self) -> Self {
+        let elapsed = later.monotonic.saturating_duration_since(self.monotonic);
+        Self { wall: later.wall.checked_sub(elapsed).unwrap_or(later.wall), ..self }
+    }
 }
 
-/// A span of time that is over when either clock says so.
+/// A stretch of time that is over when either clock says so.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetime {
-    start: Now,
+pub(crate) struct Span {
+    start: Moment,
     length: Duration,
 }
 
-impl Lifetime {
-    pub(crate) fn new(start: Now, length: Duration) -> Self {
+impl Span {
+    pub(crate) fn new(start: Moment, length: Duration) -> Self {
         Self { start, length }
     }
 
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
     /// What is left, by the clock that says less. A clock that went back has counted nothing.
-    pub(crate) fn left(&self, now: Now) -> Duration {
+    pub(crate) fn left(&self, now: Moment) -> Duration {
         let monotonic = now.monotonic.saturating_duration_since(self.start.monotonic);
         let wall = now.wall.duration_since(self.start.wall).unwrap_or_default();
         self.length.saturating_sub(monotonic.max(wall))
     }
 
-    /// The moment that is so long before the end; `None` where it is too far away for a clock to tell.
-    pub(crate) fn before_end(&self, window: Duration) -> Option<Now> {
-        let elapsed = self.length.saturating_sub(window);
-        Some(Now {
-            monotonic: self.start.monotonic.checked_add(elapsed)?,
-            wall: self.start.wall.checked_add(elapsed)?,
-        })
-    }
-
-    pub(crate) fn is_over(&self, now: Now) -> bool {
+    pub(crate) fn is_over(&self, now: Moment) -> bool {
         self.left(now).is_zero()
     }
 
-    /// How long before the end a renewal is due: a short life gets a short window, never a renewal on every call.
-    pub(crate) fn window(&self, refresh_before: Duration) -> Duration {
-        refresh_before.min(self.length / 4)
+    pub(crate) fn end(&self) -> Moment {
+        self.start.plus(self.length)
+    }
+
+    /// The moment that is so long before the end.
+    pub(crate) fn before_end(&self, window: Duration) -> Moment {
+        self.start.plus(self.length.saturating_sub(window))
     }
 }
 
 #[cfg(test)]
-impl Now {
+impl Moment {
     /// This moment, later by so much on each clock.
     pub(crate) fn later(self, monotonic: Duration, wall: Duration) -> Self {
         Self { monotonic: self.monotonic + monotonic, wall: self.wall + wall }
-    }
-
-    pub(crate) fn plus(self, both: Duration) -> Self {
-        self.later(both, both)
     }
 }
 
@@ -83,8 +101,8 @@ mod tests {
 
     #[test]
     fn over_at_its_end_by_either_clock() {
-        let start = Now::read();
-        let hour = Lifetime::new(start, HOUR);
+        let start = Moment::now();
+        let hour = Span::new(start, HOUR);
         assert!(!hour.is_over(start.plus(HOUR - TICK)));
         assert!(hour.is_over(start.later(HOUR, Duration::ZERO)));
         assert!(hour.is_over(start.later(Duration::ZERO, HOUR)), "suspend counts");
@@ -92,20 +110,27 @@ mod tests {
 
     #[test]
     fn clock_set_back_ends_nothing_and_prolongs_nothing() {
-        let start = Now::read();
-        let hour = Lifetime::new(start, HOUR);
+        let start = Moment::now();
+        let hour = Span::new(start, HOUR);
         let set_back =
-            |monotonic| Now { monotonic: start.monotonic + monotonic, wall: start.wall - HOUR };
+            |monotonic| Moment { monotonic: start.monotonic + monotonic, wall: start.wall - HOUR };
         assert_eq!(hour.left(set_back(HOUR / 2)), HOUR / 2);
         assert!(hour.is_over(set_back(HOUR)));
     }
 
     #[test]
-    fn window_is_a_quarter_of_a_short_life() {
-        let window = |length| Lifetime::new(Now::read(), length).window(Duration::from_secs(300));
-        assert_eq!(window(HOUR), Duration::from_secs(300));
-        assert_eq!(window(Duration::from_secs(1200)), Duration::from_secs(300));
-        assert_eq!(window(Duration::from_secs(1196)), Duration::from_secs(299));
-        assert_eq!(window(Duration::from_secs(8)), Duration::from_secs(2));
+    fn step_of_the_wall_clock_in_between_no_longer_matters() {
+        let sent = Moment::now();
+        for stepped in [HOUR * 3, Duration::ZERO] {
+            let arrived = Moment { wall: sent.wall - HOUR + stepped, ..sent.plus(TICK * 9) };
+            let span = Span::new(sent.told_by_wall_of(arrived), HOUR);
+            assert_eq!(span.left(arrived), HOUR - TICK * 9);
+        }
+    }
+
+    #[test]
+    fn end_that_no_clock_can_tell_is_no_panic() {
+        let now = Moment::now();
+        assert!(!now.is_before(Span::new(now, Duration::MAX).end()));
     }
 }

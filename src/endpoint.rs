@@ -1,3 +1,11 @@
+mod json;
+mod redact;
+#[cfg(feature = "wipe")]
+mod resolve;
+mod response;
+#[cfg(feature = "wipe")]
+mod wipe;
+
 use std::io::{self, Read};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -10,13 +18,11 @@ use ureq::middleware::Middleware;
 use ureq::typestate::AgentScope;
 use zeroize::Zeroizing;
 
-use crate::clock::Now;
+use crate::clock::Moment;
+use crate::endpoint::response::MAX_BODY;
 use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
-use crate::response::{self, MAX_BODY};
 use crate::token::Token;
-#[cfg(feature = "wipe")]
-use crate::wipe;
 
 /// What `Builder::http` was given.
 pub(crate) type Configure =
@@ -36,7 +42,8 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// `uri` must have a scheme and a host.
     pub(crate) fn new(uri: Uri, configure: Configure) -> Self {
-        // By the next renewal an idle connection would be stale, and until then it would hold buffers.
+        // By the next renewal an idle connection would be stale, and until then it would hold
+        // buffers.
         let config = configure(defaults(&uri).max_idle_connections(0))
             .http_status_as_error(false)
             .accept_encoding("")
@@ -62,14 +69,16 @@ impl Endpoint {
         agent(
             config
                 .https_only(is_https(&self.uri))
-                // The same host is not the same origin: ureq's other choice would carry the token to another port.
+                // The same host is not the same origin: ureq's other choice would carry the token
+                // to another port.
                 .redirect_auth_headers(RedirectAuthHeaders::Never)
                 .middleware(middleware)
                 .build(),
         )
     }
 
-    /// Whether `uri` is the API's: the token endpoint's scheme, host and port (RFC 6454 section 4), but not the endpoint.
+    /// Whether `uri` is the API's: the token endpoint's scheme, host and port (RFC 6454 section 4),
+    /// but not the endpoint.
     pub(crate) fn is_api(&self, uri: &Uri) -> bool {
         let hosts = uri.host().zip(self.uri.host());
         uri.scheme() == self.uri.scheme()
@@ -83,7 +92,7 @@ impl Endpoint {
         &self,
         grant: &Grant,
         timeout: Duration,
-        clock: impl Fn() -> Now,
+        clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
         warn_of_traced_secrets();
         debug!("asking {} for a token, client {:?}", self.uri, grant.client_id());
@@ -113,13 +122,16 @@ impl Endpoint {
             400..=499 => read(response.body_mut().as_reader(), &mut buffer).unwrap_or_default(),
             _ => &[],
         };
+        // On arrival only the monotonic clock counts: the wall clock may have been stepped since.
+        let arrived = clock();
+        let sent = sent.told_by_wall_of(arrived);
         let mut token = response::parse(status, response.headers(), body, sent, grant);
         match &mut token {
-            Ok(token) if token.lifetime().is_over(clock()) => {
+            Ok(token) if token.lifetime().is_over(arrived) => {
                 return Err(Error::InvalidResponse(InvalidResponse::Expired));
             }
             Err(Error::Rejected { status: 404 | 405, description, .. }) => {
-                *description = Some(self.no_endpoint(description.take()))
+                *description = Some(self.no_endpoint(description.take()));
             }
             _ => {}
         }

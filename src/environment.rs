@@ -2,8 +2,8 @@ use std::fmt;
 
 /// A WeSeeDo environment: where the token endpoint and the API stand.
 ///
-/// Sandbox and production behave the same (WeSeeDo's authentication page). The OpenAPI document of each stands at
-/// `api/v2/docs` below its base URL.
+/// Sandbox and production behave the same (WeSeeDo's authentication page). The OpenAPI document of
+/// each stands at `api/v2/docs` below its base URL.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Environment {
@@ -13,8 +13,9 @@ pub enum Environment {
     Production,
     /// A base URL of your own: a proxy in front of WeSeeDo, or a mock server in a test.
     ///
-    /// It must be `https`, or `http` on a loopback host (`localhost`, `127.0.0.0/8`, `[::1]`). A path is kept as a prefix of
-    /// the token path; user info, a query or a fragment is refused. [`Builder::build`](super::Builder::build) checks it.
+    /// It must be `https`, or `http` on a loopback host (`localhost`, `127.0.0.0/8`, `[::1]`). A
+    /// path is kept as a prefix of the token path; user info, a query or a fragment is refused.
+    /// [`Builder::build`](super::Builder::build) checks it.
     Custom(String),
 }
 
@@ -31,7 +32,8 @@ impl Environment {
 }
 
 impl fmt::Debug for Environment {
-    /// Leaves user info out: a URL that holds a password is refused later, but may be printed before.
+    /// Leaves user info out: a URL that holds a password is refused later, but may be printed
+    /// before.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sandbox => f.write_str("Sandbox"),

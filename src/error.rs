@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Why there is no token.
 ///
-/// No text in it holds a secret or a user name: what it quotes of the server's answer is cut to 256 characters, stripped
-/// of control characters and scrubbed of everything secret in the grant.
+/// No text in it holds a secret or a user name: what it quotes of the server's answer is cut to 256
+/// characters, stripped of control characters and scrubbed of everything secret in the grant.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,21 +15,25 @@ pub enum Error {
     /// The token endpoint was not reached, or gave no whole answer in time. The ureq error is the
     /// [`source`](std::error::Error::source).
     Transport(Arc<ureq::Error>),
-    /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will not help.
+    /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will
+    /// not help.
     Rejected {
         /// The HTTP status code.
         status: u16,
-        /// The error code of RFC 6749 section 5.2, such as `invalid_client`, where the server gave one.
+        /// The error code of RFC 6749 section 5.2, such as `invalid_client`, where the server gave
+        /// one.
         code: Option<String>,
-        /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else `name`, else plain text;
-        /// never markup. For 404 and 405 also the URL that was asked, and the setting that changes it.
+        /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else
+        /// `name`, else plain text; never markup. For 404 and 405 also the URL that was asked, and
+        /// the setting that changes it.
         description: Option<String>,
     },
     /// The server can't answer now: 408, 429 or any 5xx status.
     Unavailable {
         /// The HTTP status code.
         status: u16,
-        /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3), at most 1 h.
+        /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3), at
+        /// most 1 h.
         retry_after: Option<Duration>,
     },
     /// The server answered, but not with a usable token.
@@ -56,8 +60,8 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidResponse {
-    /// A status that is neither a success nor an error. Redirects are among them: they are refused, so that credentials
-    /// never travel to another host.
+    /// A status that is neither a success nor an error. Redirects are among them: they are refused,
+    /// so that credentials never travel to another host.
     Status(u16),
     /// The body as a whole: empty, too large, no JSON object…
     Body(&'static str),
@@ -73,15 +77,20 @@ pub enum InvalidResponse {
 }
 
 impl Error {
+    pub(crate) fn timed_out() -> Self {
+        Self::Transport(Arc::new(ureq::Error::Timeout(ureq::Timeout::Global)))
+    }
+
     /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
-    /// [`Transport`](Self::Transport) unless it will be so again: a certificate, a setting, a header that is too large.
+    /// [`Transport`](Self::Transport) unless it will be so again: a certificate, a setting, a
+    /// header that is too large.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
             Self::Transport(error) => match &**error {
-                // A TLS library's error text is the one thing that tells a certificate from a broken connection
-                // without depending on that library.
+                // A TLS library's error text is the one thing that tells a certificate from a
+                // broken connection without depending on that library.
                 ureq::Error::Io(error) => !is_about_certificate(error),
                 #[cfg(feature = "native-tls")]
                 ureq::Error::NativeTls(error) => !is_about_certificate(error),

@@ -5,16 +5,17 @@ use std::io;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, is_same};
 
-/// What a token is asked for with: one of the two grant types that WeSeeDo's authentication page names.
+/// What a token is asked for with: one of the two grant types that WeSeeDo's authentication page
+/// names.
 ///
-/// The `client_id` and `client_secret` are made in WeSeeDo's administrative interface (<https://admin.weseedo.nl>, API
-/// tab).
+/// The `client_id` and `client_secret` are made in WeSeeDo's administrative interface
+/// (<https://admin.weseedo.nl>, API tab).
 ///
-/// Equality compares the secrets too, and the whole grant is the cache's key: a wrong secret is never answered with the
-/// token of the right one. `Debug` prints the `client_id` and nothing else.
-#[derive(Clone, PartialEq, Eq)]
+/// Equality compares the secrets too, and the whole grant is the cache's key: a wrong secret is
+/// never answered with the token of the right one. `Debug` prints the `client_id` and nothing else.
+#[derive(Clone, Eq)]
 #[non_exhaustive]
 pub enum Grant {
     /// The program acts for itself (RFC 6749 section 4.4).
@@ -79,7 +80,8 @@ impl Grant {
         }
     }
 
-    /// The body of the token request, in a buffer that never grew: growth would leave a copy behind.
+    /// The body of the token request, in a buffer that never grew: growth would leave a copy
+    /// behind.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
         let mut length = Length(0);
         write_json(&mut length, self);
@@ -132,12 +134,53 @@ impl io::Write for Length {
     }
 }
 
+impl PartialEq for Grant {
+    /// Takes the same time wherever secrets of one length differ.
+    #[inline(never)]
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::ClientCredentials { client_id, client_secret },
+                Self::ClientCredentials { client_id: their_id, client_secret: their_secret },
+            ) => is_same(client_id, their_id) && client_secret == their_secret,
+            (
+                Self::Password { client_id, client_secret, username, password },
+                Self::Password {
+                    client_id: their_id,
+                    client_secret: their_secret,
+                    username: their_name,
+                    password: their_password,
+                },
+            ) => {
+                is_same(client_id, their_id)
+                    && client_secret == their_secret
+                    && is_same(username, their_name)
+                    && password == their_password
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Hash for Grant {
-    /// Leaves the secrets out: a hash only has to agree with equality.
+    /// Covers the secrets too, so that wrong ones of one client don't collide.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.client_id().hash(state);
-        if let Self::Password { username, .. } = self {
-            username.hash(state);
+        let mut write = |text: &str| {
+            state.write(text.as_bytes());
+            // What can't be in a text tells where it ends.
+            state.write_u8(0xff);
+        };
+        match self {
+            Self::ClientCredentials { client_id, client_secret } => {
+                write(client_id);
+                write(client_secret.expose());
+            }
+            Self::Password { client_id, client_secret, username, password } => {
+                write(client_id);
+                write(client_secret.expose());
+                write(username);
+                write(password.expose());
+            }
         }
     }
 }

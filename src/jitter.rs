@@ -4,18 +4,24 @@ use std::time::Duration;
 
 /// A random share of `span`, evenly spread from nothing to just below all of it.
 ///
-/// A `RandomState` is seeded by the operating system and differs from every other one of the process: random enough to
-/// spread load, which is all that this is for.
+/// A `RandomState` is seeded by the operating system and differs from every other one of the
+/// process: random enough to spread load, which is all that this is for.
 pub(crate) fn part_of(span: Duration) -> Duration {
     const STEPS: u32 = 1 << 16;
-    // The remainder makes the cast lossless.
-    #[expect(clippy::cast_possible_truncation)]
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder makes the cast lossless")]
     let steps = (RandomState::new().hash_one(()) % u64::from(STEPS)) as u32;
     span / STEPS * steps
 }
 
+/// `span`, shortened by a random 0 to 25 %: what started together does not go on together.
+pub(crate) fn shortened(span: Duration) -> Duration {
+    span.saturating_sub(part_of(span / 4))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -29,5 +35,34 @@ mod tests {
         }
         // 1,000 are expected in each, with a standard deviation of 30.
         assert!(tenths.iter().all(|n| (700..1300).contains(n)), "{tenths:?}");
+    }
+
+    #[test]
+    fn spans_are_shortened_by_up_to_a_quarter() {
+        let span = Duration::from_secs(1000);
+        let (mut least, mut most) = (span, Duration::ZERO);
+        for _ in 0..1000 {
+            let shortened = shortened(span);
+            (least, most) = (least.min(shortened), most.max(shortened));
+        }
+        let secs = Duration::from_secs;
+        assert!((secs(750)..secs(775)).contains(&least), "{least:?}");
+        assert!((secs(975)..=secs(1000)).contains(&most), "{most:?}");
+    }
+
+    #[test]
+    fn fleet_that_started_together_does_not_go_on_together() {
+        let (hour, window) = (Duration::from_secs(3600), Duration::from_secs(300));
+        let mut renewals = HashMap::new();
+        for _ in 0..10_000 {
+            let mut age = Duration::ZERO;
+            while age < hour * 4 {
+                *renewals.entry(age.as_secs()).or_insert(0) += 1;
+                age += hour - shortened(window);
+            }
+        }
+        let third = renewals.iter().filter(|(second, _)| **second > 3 * 3600 - 1200);
+        let peak = third.map(|(_, count)| count).max();
+        assert!(peak < Some(&500), "{peak:?} of 10,000 in one second");
     }
 }

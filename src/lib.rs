@@ -1,15 +1,16 @@
-//! Blocking OAuth2 access tokens for the WeSeeDo video-calling API: fetched once, cached, renewed ahead of time, wiped.
+//! Blocking OAuth2 access tokens for the WeSeeDo video-calling API: fetched once, cached, renewed
+//! ahead of time, wiped.
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Environment, Grant};
 //!
 //! # let mut server = mockito::Server::new();
 //! # let body = r#"{"access_token":"d33...59b","expires":"9999-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
-//! # server.mock("POST", "/api/v2/oauth/token").with_body(body).create();
-//! # server.mock("GET", "/api/v2/meetings").match_header("authorization", "Bearer d33...59b").with_body("[]").create();
+//! # server.mock("POST", "/api/v2/oauth2/token").with_body(body).create();
+//! # server.mock("GET", "/api/v2/personal/meetings").match_header("authorization", "Bearer d33...59b").with_body("[]").create();
 //! let environment = Environment::Sandbox;
 //! # let environment = Environment::Custom(server.url());
-//! let meetings = format!("{}/api/v2/meetings", environment.base_url());
+//! let meetings = format!("{}/api/v2/personal/meetings", environment.base_url());
 //! let authenticator = Authenticator::new(environment)?;
 //! let grant = Grant::client_credentials("client id", "client secret");
 //!
@@ -17,40 +18,65 @@
 //! let token = authenticator.get_token(&grant)?;
 //! assert!(token.authorization().starts_with("Bearer "));
 //!
-//! // Or let an agent bring it along.
+//! // Or let an agent bring it along. Make it once and keep it: it owns a pool of connections.
 //! let agent = authenticator.agent(grant);
 //! let list = agent.get(meetings).call()?.body_mut().read_to_string()?;
-//! assert_eq!(list, "[]");
+//! println!("{list}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In scope: the token request, for the two grant types that WeSeeDo offers, and carrying the token to the API. Out of
-//! scope: the API itself, async, tokens on disk, and any other OAuth2 flow. There is no async runtime, no thread in the
-//! background and no `unsafe`.
+//! In scope: the token request, for the two grant types that WeSeeDo offers, and carrying the token
+//! to the API. Out of scope: the API itself, async, tokens on disk, any other OAuth2 flow, and
+//! KPN's resold gateway, whose token request is another one. There is no async runtime, no thread
+//! but those that [end with one renewal](#threads), and no `unsafe`.
 //!
-//! **The token endpoint's path is an assumption**, see [`Builder::token_path`].
+//! **Check the token endpoint's path**, which WeSeeDo's page does not print: see
+//! [`Builder::token_path`].
 //!
 //! # Choosing a grant
 //!
-//! [`Grant::client_credentials`] is for a program that acts for itself: a service, a device. [`Grant::password`] is for
-//! one that acts for a user who gave it a password; it asks with that password each time, since the service gives no
-//! refresh token. One [`Authenticator`] serves any number of both.
+//! [`Grant::client_credentials`] is for a program that acts for itself: a service, a device.
+//! [`Grant::password`] is for one that acts for a user who gave it a password; it asks with that
+//! password each time, since the service gives no refresh token. One [`Authenticator`] serves any
+//! number of both.
 //!
 //! # Sharing between threads
 //!
-//! An [`Authenticator`] is a handle: clone it into every thread, or share a reference. However many threads ask for a token
-//! that is not there, one of them makes the request and all get its outcome. A fetch for one grant keeps nobody waiting
-//! who asks for another. A lookup that finds its token takes one uncontended lock and allocates nothing.
+//! An [`Authenticator`] is a handle: clone it into every thread, or share a reference. However many
+//! threads ask for a token that is not there, one of them makes the request and all get its
+//! outcome. A fetch for one grant keeps nobody waiting who asks for another. A lookup that finds
+//! its token takes one uncontended lock and allocates nothing.
 //!
 //! # What happens at expiry, and in an outage
 //!
-//! [`Authenticator::get_token`] has the table. In short: a token is renewed before it expires, in the call of the first who
-//! finds it due; if that fails, everybody goes on with the current one until it expires. Only then is an outage told.
+//! [`Authenticator::get_token`] has the table. In short: while a token is in hand that is not over,
+//! a call returns it at once. A token is renewed before it expires, in a thread that ends with the
+//! renewal; if that fails, everybody goes on with the current one until it expires. Only then is an
+//! outage told, and a dead or refusing endpoint is asked a few times at first and then every 2 s or
+//! 30 s, however many threads ask.
+//!
+//! # When a program starts
+//!
+//! Call [`Authenticator::get_token`] once. It fetches the first token before the first user waits
+//! for it, and tells a wrong secret, a wrong path or an endpoint out of reach while somebody is
+//! looking.
+//!
+//! # Threads
+//!
+//! The call that finds a renewal due starts a thread for it, named `weseedo-auth`, which ends with
+//! it, after [`Builder::timeout`] at most. To bound the look-up of a host name in time, ureq uses
+//! another short-lived thread. [`Builder::renew_in_background`] is for programs that may have no
+//! threads; where the system gives none, the call that finds the renewal due makes it, and holds
+//! its one caller up for 3 s at most.
+//!
+//! After a `fork`, a renewal or fetch that a thread of the parent was making is missing in the
+//! child. It is taken over 1 s after its `timeout`; a token that is in hand is returned meanwhile.
 //!
 //! # Errors
 //!
-//! [`Error`] tells what happened, [`Error::is_transient`] whether to try again, [`Error::retry_after`] when. Transient
-//! failures were retried already, within [`Builder::timeout`].
+//! [`Error`] tells what happened, [`Error::is_transient`] whether to try again,
+//! [`Error::retry_after`] when. Transient failures were retried already, within
+//! [`Builder::timeout`].
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Error, Grant};
@@ -67,12 +93,13 @@
 //!
 //! # Secrets and their limits
 //!
-//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature `wipe`), are wiped
-//! before they are freed. Outside of that promise are: up to two copies of what the server answered, which rustls frees
-//! unwiped; the stack, the kernel and key material; an agent of your own, and the header of an API call, of which ureq
-//! makes one copy that it frees unwiped; and what you copy out of a [`Secret`] or a [`Token`]. No `Debug` text, no
-//! error and no log record of this crate holds a secret or a user name. At the level `trace`, the target `ureq_proto`
-//! logs raw answers: set the filter `ureq_proto=debug`.
+//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature
+//! `wipe`), are wiped before they are freed. Outside of that promise are: up to two copies of what
+//! the server answered, which rustls frees unwiped; the stack, the kernel and key material; an
+//! agent of your own, and the header of an API call, of which ureq makes one copy that it frees
+//! unwiped; and what you copy out of a [`Secret`] or a [`Token`]. No `Debug` text, no error and no
+//! log record of this crate holds a secret or a user name. At the level `trace`, the target
+//! `ureq_proto` logs raw answers: set the filter `ureq_proto=debug`.
 //!
 //! # Embedded use
 //!
@@ -97,15 +124,15 @@
 //!
 //! # Testing code that uses this crate
 //!
-//! [`Environment::Custom`] takes the URL of a mock server on loopback, over plain `http`. All it has to answer is the token
-//! request:
+//! [`Environment::Custom`] takes the URL of a mock server on loopback, over plain `http`. All it
+//! has to answer is the token request:
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Environment, Grant};
 //!
 //! let mut server = mockito::Server::new();
 //! let body = r#"{"access_token":"t0k3n","expires":"9999-12-31T23:59:59Z","token_type":"Bearer"}"#;
-//! let request = server.mock("POST", "/api/v2/oauth/token").with_body(body).expect(1).create();
+//! let request = server.mock("POST", "/api/v2/oauth2/token").with_body(body).expect(1).create();
 //!
 //! let authenticator = Authenticator::new(Environment::Custom(server.url()))?;
 //! let grant = Grant::client_credentials("id", "secret");
@@ -117,12 +144,17 @@
 //!
 //! # Migrating from the `oauth2` crate and a mutex
 //!
-//! - The client, its HTTP client and the token in a `Mutex<Option<…>>` become one [`Authenticator`].
-//! - "Locked, is it still valid, else exchange" becomes [`Authenticator::get_token`]; nobody waits for a lock during I/O.
-//! - The comparison with `expires_in` and its safety margin go: [`Builder::refresh_before`] is the margin.
-//! - `ClientSecret` and `ResourceOwnerPassword` become [`Secret`]s, which a `String` turns into without a copy.
+//! - The client, its HTTP client and the token in a `Mutex<Option<…>>` become one
+//!   [`Authenticator`].
+//! - "Locked, is it still valid, else exchange" becomes [`Authenticator::get_token`]; nobody waits
+//!   for a lock during I/O.
+//! - The comparison with `expires_in` and its safety margin go: [`Builder::refresh_before`] is the
+//!   margin.
+//! - `ClientSecret` and `ResourceOwnerPassword` become [`Secret`]s, which a `String` turns into
+//!   without a copy.
 //! - A loop that retries goes: [`Builder::retries`] and [`Builder::timeout`].
-//! - "On 401, drop the token and try again" becomes [`Authenticator::with_token`], or [`Authenticator::agent`].
+//! - "On 401, drop the token and try again" becomes [`Authenticator::with_token`], or
+//!   [`Authenticator::agent`].
 //! - A wrong token type, a missing field and the like are told by [`InvalidResponse`].
 
 #![forbid(unsafe_code)]
@@ -138,17 +170,17 @@ mod endpoint;
 mod environment;
 mod error;
 mod grant;
-mod hash;
 mod jitter;
-mod json;
-mod redact;
-#[cfg(feature = "wipe")]
-mod resolve;
-mod response;
 mod secret;
 mod token;
-#[cfg(feature = "wipe")]
-mod wipe;
+
+// The tests' stand-in is written for users of the crate.
+#[cfg(all(test, not(loom)))]
+extern crate self as weseedo_auth;
+#[cfg(all(test, not(loom)))]
+#[path = "../tests/it/support.rs"]
+#[expect(dead_code, reason = "most of it is for the other tests")]
+mod support;
 
 pub use crate::authenticator::Authenticator;
 pub use crate::bearer::Bearer;

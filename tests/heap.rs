@@ -1,6 +1,8 @@
-//! Looks at every block of memory when it is freed, and at those that never are, for what should have been wiped.
+//! Looks at every block of memory when it is freed, and at those that never are, for what should
+//! have been wiped.
 //!
-//! A secret counts by any of its aligned pieces of 8 bytes: a copy that was cut, moved or partly overwritten is a copy.
+//! A secret counts by any of its aligned pieces of 8 bytes: a copy that was cut, moved or partly
+//! overwritten is a copy.
 
 #![expect(unsafe_code, reason = "an allocator that looks at what it frees")]
 
@@ -11,7 +13,6 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -28,7 +29,9 @@ use weseedo_auth::ureq::{Agent, SendBody};
 use weseedo_auth::{Authenticator, Builder, Environment, Grant};
 use zeroize::Zeroizing;
 
-use crate::support::{DATE, HOUR, answer, certificate, read_request, token_answer, token_body};
+use crate::support::{
+    DATE, HOUR, Server, answer, certificate, read_request, stall, token_answer, token_body,
+};
 
 const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyEnFgUjIaPlO0_c";
 const CLIENT_SECRET_BASE64: &str =
@@ -73,8 +76,8 @@ static SCANNER: Scanner = Scanner {
     live: Live { lock: AtomicBool::new(false), blocks: UnsafeCell::new([(0, 0); SLOTS]) },
 };
 
-// SAFETY: passes everything on to the system's allocator. `realloc` is the trait's default, which frees the old block
-// here.
+// SAFETY: passes everything on to the system's allocator. `realloc` is the trait's default, which
+// frees the old block here.
 unsafe impl GlobalAlloc for Scanner {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise, passed on; then `block` is this long.
@@ -91,7 +94,8 @@ unsafe impl GlobalAlloc for Scanner {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if self.is_watching() {
             self.live.remove(block as usize);
-            // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but ours.
+            // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but
+            // ours.
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
             for (count, texts) in self.freed.iter().zip([SECRETS, TOKENS]) {
                 count.fetch_add(usize::from(holds(bytes, texts)), SeqCst);
@@ -116,6 +120,18 @@ impl Scanner {
         self.is_on.store(false, SeqCst);
         let [secrets, tokens] = self.freed.each_ref().map(|count| count.load(SeqCst));
         Found { secrets, tokens, live: self.live.count() }
+    }
+}
+
+/// How many live blocks hold something, once there are `expected` or patience has run out.
+fn live_at_last(expected: usize) -> usize {
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        let live = SCANNER.live.count();
+        if live == expected || Instant::now() > patience {
+            return live;
+        }
+        thread::yield_now();
     }
 }
 
@@ -175,7 +191,8 @@ impl Live {
     fn count(&self) -> usize {
         self.with(|blocks| {
             let live = blocks.iter().filter(|(block, _)| *block > 1);
-            // SAFETY: these blocks were not freed while they were watched, and no thread of the scene is left to do so.
+            // SAFETY: these blocks were not freed while they were watched, and no thread of the
+            // scene is left to do so.
             let bytes = live.map(|(block, size)| unsafe {
                 std::slice::from_raw_parts(*block as *const u8, *size)
             });
@@ -191,31 +208,29 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn start(is_tls: bool, answer: impl Fn(usize, &str) -> Vec<String> + Send + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+    fn start(
+        is_tls: bool,
+        answer: impl Fn(usize, &str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
         let tls =
             is_tls.then(|| certificate(&CertificateParams::new(["127.0.0.1".to_owned()]).unwrap()));
         let (certificate, config) = tls.unzip();
-        thread::spawn(move || {
+        let server = Server::start(move |n, mut stream| {
             GUARDED.set(true);
-            let mut open = Vec::new();
-            for (n, mut stream) in listener.incoming().flatten().enumerate() {
-                match &config {
-                    Some(config) => {
-                        let connection = ServerConnection::new(Arc::clone(config)).unwrap();
-                        let mut stream = StreamOwned::new(connection, stream);
-                        serve(&mut stream, n, &answer);
-                        stream.conn.send_close_notify();
-                        let _ = stream.flush();
-                    }
-                    None if serve(&mut stream, n, &answer) => open.push(stream),
-                    None => {}
+            match &config {
+                Some(config) => {
+                    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+                    let mut stream = StreamOwned::new(connection, stream);
+                    serve(&mut stream, n, &answer);
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
                 }
+                None if serve(&mut stream, n, &answer) => stall(stream),
+                None => {}
             }
         });
         let scheme = if is_tls { "https" } else { "http" };
-        Self { base_url: format!("{scheme}://{address}"), certificate }
+        Self { base_url: server.base_url.replace("http", scheme), certificate }
     }
 
     fn builder(&self) -> Builder {
@@ -320,7 +335,7 @@ impl Runner {
         &mut self,
         name: &str,
         expected: Result<usize, Holds>,
-        answer: impl Fn(usize, &str) -> Vec<String> + Send + Clone + 'static,
+        answer: impl Fn(usize, &str) -> Vec<String> + Send + Sync + Clone + 'static,
     ) {
         // Of each record of each call, rustls frees two copies.
         let tls = match expected {
@@ -451,6 +466,9 @@ fn lives_of_a_token(run: &mut Runner) {
         while authenticator.get_token(&password()).unwrap().access_token() != NEW_TOKEN {
             thread::yield_now();
         }
+        drop(authenticator);
+        // Its thread ends a moment after the landing.
+        live_at_last(0);
     });
     let endpoint = Endpoint::start(false, move |_, _| whole());
     run.scene("an eviction", NOTHING, || {
@@ -527,15 +545,9 @@ fn requests(run: &mut Runner) {
         thread::scope(|scope| {
             scope.spawn(|| authenticator.get_token(&client_credentials()).unwrap());
             asked.wait();
-            // The server may have the whole request before the client is back from sending it, and has wiped its buffer.
-            let patience = Instant::now() + Duration::from_secs(10);
-            loop {
-                live = SCANNER.live.count();
-                if live == 3 || Instant::now() > patience {
-                    break;
-                }
-                thread::yield_now();
-            }
+            // The server may have the whole request before the client is back from sending it, and
+            // has wiped its buffer.
+            live = live_at_last(3);
             answers.wait();
         });
     });
@@ -552,7 +564,8 @@ fn requests(run: &mut Runner) {
 }
 
 fn api_calls(run: &mut Runner) {
-    // Serves the token request and one API call, which it answers with the header that came with it.
+    // Serves the token request and one API call, which it answers with the header that came with
+    // it.
     let endpoint = Endpoint::start(false, |n, request| match n {
         0 => whole(),
         _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],

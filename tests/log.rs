@@ -41,7 +41,8 @@ impl Log for Recorder {
     fn flush(&self) {}
 }
 
-/// Everything that logs: both grants, a failure that echoes, a call of the API. Returns what was logged.
+/// Everything that logs: both grants, a failure that echoes, a call of the API. Returns what was
+/// logged.
 fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
     log::set_max_level(level);
     let echo = format!(r#"{{"error_description":"{CLIENT_SECRET} {PASSWORD} {USERNAME}"}}"#);
@@ -63,7 +64,8 @@ fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
     mem::take(&mut RECORDER.0.lock().unwrap())
 }
 
-/// The bytes that ureq-proto dumped in rows of 16: in hexadecimal, then as text. No secret can be found in one row.
+/// The bytes that ureq-proto dumped in rows of 16: in hexadecimal, then as text. No secret can be
+/// found in one row.
 fn dumped(log: &[Entry]) -> String {
     let rows = log.iter().filter(|entry| entry.target.starts_with("ureq_proto"));
     rows.filter_map(|entry| entry.text.get(41..)).collect()

@@ -18,12 +18,12 @@ impl Standin {
         let token_requests = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&token_requests);
         server
-            .mock("POST", "/api/v2/oauth/token")
+            .mock("POST", "/api/v2/oauth2/token")
             .with_body_from_request(move |_| {
                 answer::token_body(count.fetch_add(1, Ordering::SeqCst)).into()
             })
             .create();
-        for (path, body) in [("docs", r#"{"openapi":"3.0.0"}"#), ("meetings", "[]")] {
+        for (path, body) in [("docs", r#"{"openapi":"3.0.0"}"#), ("personal/meetings", "[]")] {
             server
                 .mock("GET", format!("/api/v2/{path}").as_str())
                 .match_header("authorization", Matcher::Regex("^Bearer d33f00d...59b$".into()))

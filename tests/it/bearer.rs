@@ -6,12 +6,14 @@ use std::thread;
 
 use mockito::{Matcher, Mock, Server, ServerGuard};
 use weseedo_auth::ureq::config::RedirectAuthHeaders;
-use weseedo_auth::ureq::{self, Agent};
+use weseedo_auth::ureq::http::Request;
+use weseedo_auth::ureq::middleware::MiddlewareNext;
+use weseedo_auth::ureq::{self, Agent, SendBody};
 use weseedo_auth::{Authenticator, Builder, Environment, Error};
 
 use crate::support::{self, DATE, HOUR, answer, grant, token_answer, token_body};
 
-const PATH: &str = "/api/v2/oauth/token";
+const PATH: &str = "/api/v2/oauth2/token";
 
 fn builder(server: &ServerGuard) -> Builder {
     Authenticator::builder(Environment::Custom(server.url()))
@@ -22,11 +24,11 @@ fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
 }
 
 fn api_mock(server: &mut ServerGuard, authorization: impl Into<Matcher>) -> Mock {
-    server.mock("GET", "/api/v2/meetings").match_header("authorization", authorization)
+    server.mock("GET", "/api/v2/personal/meetings").match_header("authorization", authorization)
 }
 
 fn meetings(server: &ServerGuard) -> String {
-    format!("{}/api/v2/meetings", server.url())
+    format!("{}/api/v2/personal/meetings", server.url())
 }
 
 #[test]
@@ -185,15 +187,62 @@ fn calls(authenticator: &Authenticator, statuses: &[u16]) -> (usize, Result<(), 
 #[test]
 fn with_token_calls_once_more_and_only_on_401() {
     let mut server = Server::new();
-    let tokens = token_mock(&mut server, "t0k3n").expect(3).create();
+    let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
     let authenticator = builder(&server).build().unwrap();
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
     assert_eq!(calls(&authenticator, &[403]), (1, Err(403)));
     assert_eq!(calls(&authenticator, &[500]), (1, Err(500)));
-    assert_eq!(calls(&authenticator, &[401, 200]), (2, Ok(())));
     assert_eq!(calls(&authenticator, &[401, 401]), (2, Err(401)));
+    tokens.assert();
+}
+
+#[test]
+fn with_token_calls_no_second_time_with_the_same_token() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
+    let authenticator = builder(&server).build().unwrap();
+    assert_eq!(calls(&authenticator, &[401, 200]), (2, Ok(())));
+    // That token has just replaced a refused one, and is not forgotten for a refusal.
+    assert_eq!(calls(&authenticator, &[401]), (1, Err(401)));
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
     tokens.assert();
+}
+
+#[test]
+fn api_path_that_refuses_every_token_does_not_cost_a_token_request_a_call() {
+    let mut server = Server::new();
+    let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
+    let api = api_mock(&mut server, "Bearer t0k3n").with_status(401).expect(40).create();
+    let authenticator = builder(&server).build().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let agent = authenticator.agent(grant());
+                for _ in 0..10 {
+                    agent.get(meetings(&server)).call().unwrap_err();
+                }
+            });
+        }
+    });
+    api.assert();
+    tokens.assert();
+}
+
+#[test]
+fn header_is_marked_sensitive() {
+    let mut server = Server::new();
+    token_mock(&mut server, "t0k3n").create();
+    api_mock(&mut server, "Bearer t0k3n").create();
+    let bearer = builder(&server).build().unwrap().bearer(grant());
+    let agent: Agent = Agent::config_builder()
+        .middleware(bearer)
+        .middleware(|request: Request<SendBody>, next: MiddlewareNext| {
+            assert!(request.headers()["authorization"].is_sensitive());
+            next.handle(request)
+        })
+        .build()
+        .into();
+    agent.get(meetings(&server)).call().unwrap();
 }
 
 #[test]

@@ -1,20 +1,54 @@
 //! The examples, run as a user would.
 
 use std::env;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use mockito::Server;
 
 use crate::support::{DATE, HOUR, token_body};
 
-/// Runs an example that `cargo test` has built, with these variables and no other `WESEEDO_*`.
+/// Runs an example with these variables and no other `WESEEDO_*`.
 fn run(example: &str, variables: &[(&str, &str)]) -> Output {
-    let mut path = env::current_exe().unwrap();
-    path.pop();
-    path.set_file_name("examples");
-    path.push(format!("{example}{}", env::consts::EXE_SUFFIX));
+    let mut program = target_directory().join("examples").join(example);
+    program.set_extension(env::consts::EXE_EXTENSION);
     let inherited = env::vars().filter(|(name, _)| !name.starts_with("WESEEDO_"));
-    Command::new(path).env_clear().envs(inherited).envs(variables.iter().copied()).output().unwrap()
+    let mut command = Command::new(program);
+    command.env_clear().envs(inherited).envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Where the profile's binaries are, with the examples built: `cargo test --test it` builds none.
+fn target_directory() -> &'static Path {
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let this = env::current_exe().unwrap();
+        let directory = this.ancestors().nth(2).unwrap();
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--examples", "--offline", "--quiet", "--no-default-features"]);
+        build.arg("--target-dir").arg(directory.parent().unwrap());
+        build.args(["--features", &features()]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let output = build.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        directory.to_owned()
+    });
+    &DIRECTORY
+}
+
+/// Those that this test is built with.
+fn features() -> String {
+    let features = [
+        ("rustls", cfg!(feature = "rustls")),
+        ("native-tls", cfg!(feature = "native-tls")),
+        ("platform-verifier", cfg!(feature = "platform-verifier")),
+        ("socks-proxy", cfg!(feature = "socks-proxy")),
+        ("wipe", cfg!(feature = "wipe")),
+    ];
+    let on = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
+    on.collect::<Vec<_>>().join(",")
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -70,6 +104,29 @@ fn print_token_prints_the_token_alone() {
     assert_eq!(text(&output.stdout), "t0k3n\n");
     assert_eq!(text(&output.stderr), "");
     assert!(output.status.success());
+}
+
+#[test]
+fn plain_http_takes_no_proxy_from_the_environment() {
+    let mut server = Server::new();
+    server
+        .mock("POST", "/api/v2/oauth2/token")
+        .with_header("date", DATE)
+        .with_body(token_body("t0k3n", HOUR))
+        .create();
+    let nobody = "http://127.0.0.1:1";
+    let output = run(
+        "print_token",
+        &[
+            ("WESEEDO_CLIENT_ID", "id"),
+            ("WESEEDO_CLIENT_SECRET", "s3cr3t"),
+            ("WESEEDO_BASE_URL", &server.url()),
+            ("ALL_PROXY", nobody),
+            ("HTTP_PROXY", nobody),
+            ("HTTPS_PROXY", nobody),
+        ],
+    );
+    assert_eq!(text(&output.stdout), "t0k3n\n", "{output:?}");
 }
 
 #[test]

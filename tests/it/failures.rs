@@ -1,18 +1,19 @@
 //! Bad days of the network and the endpoint, over real sockets.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token};
 
 use crate::support::{
-    DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, token_answer,
+    DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, stall, token_answer,
 };
 
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// Generous for the slowest machine; without a bound, each of these would take far longer or for ever.
+/// Generous for the slowest machine; without a bound, each of these would take far longer or for
+/// ever.
 const MARGIN: Duration = Duration::from_secs(3);
 
 /// Asks once, without retries, and checks that `timeout` bounds the call.
@@ -41,11 +42,6 @@ fn writing(text: String, end: impl Fn(TcpStream) + Send + Sync + 'static) -> Ser
         stream.write_all(text.as_bytes()).unwrap();
         end(stream);
     })
-}
-
-/// Keeps a connection open until the other side has gone.
-fn stall(mut stream: TcpStream) {
-    while !matches!(stream.read(&mut [0; 512]), Ok(0) | Err(_)) {}
 }
 
 fn half(text: &str) -> String {
@@ -172,23 +168,110 @@ fn failures_that_stay_are_not_retried() {
 }
 
 #[test]
-fn retries_end_where_the_timeout_leaves_no_room() {
-    // A stall uses the time up.
-    let server = Server::start(|_, stream| stall(stream));
-    let authenticator = server.builder().timeout(TIMEOUT).retries(100).build().unwrap();
-    let start = Instant::now();
-    authenticator.get_token(&grant()).unwrap_err();
-    assert!(start.elapsed() < TIMEOUT + MARGIN);
-    // The socket's timer may end a moment before the deadline, and leave room for one more.
-    assert!(server.connections() <= 2);
+fn connection_that_goes_silent_is_given_up_for_another() {
+    let server = Server::start(|n, mut stream| {
+        if n == 0 {
+            return stall(stream);
+        }
+        read_request(&mut stream);
+        stream.write_all(token_answer("t", HOUR).as_bytes()).unwrap();
+    });
+    let authenticator = server.builder().timeout(Duration::from_secs(2)).build().unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    assert_eq!(server.connections(), 2);
+}
 
-    let server = Server::answering(|_| answer("503 Busy", "", ""));
-    let authenticator = server.builder().timeout(TIMEOUT).retries(u32::MAX).build().unwrap();
-    let start = Instant::now();
+#[test]
+fn slow_endpoint_has_half_of_the_time() {
+    let server = Server::answering(|_| {
+        sleep(Duration::from_millis(800));
+        token_answer("t", HOUR)
+    });
+    let authenticator = server.builder().timeout(Duration::from_secs(4)).build().unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn retries_end_where_the_timeout_leaves_no_room() {
+    for text in ["", &answer("503 Busy", "", "")] {
+        let text = text.to_owned();
+        let server = Server::start(move |_, mut stream| {
+            read_request(&mut stream);
+            stream.write_all(text.as_bytes()).unwrap();
+            stall(stream);
+        });
+        let builder = server.builder().timeout(TIMEOUT).retries(u32::MAX);
+        let start = Instant::now();
+        builder.build().unwrap().get_token(&grant()).unwrap_err();
+        assert!(start.elapsed() < TIMEOUT + MARGIN);
+        assert!(server.connections() >= 2, "the first had only half of the time");
+    }
+}
+
+#[test]
+fn last_answer_of_the_server_is_told_if_the_deadline_falls_in_a_retry() {
+    let server = Server::start(|n, mut stream| {
+        read_request(&mut stream);
+        if n == 0 {
+            let text = answer("503 Busy", "Retry-After: 0\r\n", "");
+            stream.write_all(text.as_bytes()).unwrap();
+        } else {
+            stall(stream);
+        }
+    });
+    let authenticator = server.builder().timeout(TIMEOUT).retries(1).build().unwrap();
     let error = authenticator.get_token(&grant()).unwrap_err();
-    assert!(start.elapsed() < TIMEOUT + MARGIN);
-    // The deadline may also fall within the last retry.
-    assert!(error.is_transient(), "{error:?}");
+    assert_eq!(server.connections(), 2);
+    assert_eq!(error.status(), Some(503), "{error:?}");
+    assert_eq!(error.retry_after(), None, "it was waited for: {error:?}");
+}
+
+#[test]
+fn longest_timeout_is_one_that_works() {
+    let server = Server::answering(|n| match n {
+        0 => answer("503 Busy", "", ""),
+        _ => token_answer("t", HOUR),
+    });
+    let authenticator = server.builder().timeout(Duration::MAX).build().unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn global_timeout_of_the_users_own_shortens_the_crates() {
+    let server = Server::start(|_, stream| stall(stream));
+    let authenticator = server
+        .builder()
+        .timeout(Duration::from_secs(600))
+        .retries(0)
+        .http(|http| http.timeout_global(Some(TIMEOUT)))
+        .build()
+        .unwrap();
+    assert_not_reached(&authenticator, TIMEOUT + MARGIN);
+}
+
+#[test]
+fn endpoint_that_refuses_or_fails_is_not_hammered() {
+    for (status, at_most) in [("401 No", 3), ("503 Busy", 15)] {
+        let server = Server::answering(move |_| answer(status, "", ""));
+        let authenticator = server.builder().build().unwrap();
+        let end = Instant::now() + Duration::from_millis(500);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        authenticator.get_token(&grant()).unwrap_err();
+                    }
+                });
+            }
+        });
+        assert!(server.connections() <= at_most, "{status}: {}", server.connections());
+        authenticator.forget(&grant());
+        let before = server.connections();
+        authenticator.get_token(&grant()).unwrap_err();
+        assert!(server.connections() > before, "what is forgotten is asked for again");
+    }
 }
 
 #[test]
@@ -224,14 +307,13 @@ fn short_retry_after_is_waited_for_within_the_call() {
 }
 
 #[test]
-fn idle_connection_that_the_server_closes_is_never_reused() {
-    // The answer promises to keep the connection, and the server closes it all the same.
-    let server =
-        Server::answering(|_| token_answer("t", HOUR).replace("Connection: close\r\n", ""));
-    let authenticator = server.builder().retries(0).build().unwrap();
+fn token_requests_keep_no_connection() {
+    // Who kept it could use it again.
+    let server = Server::keeping(|_| token_answer("t", HOUR).replace("Connection: close\r\n", ""));
+    let authenticator = server.builder().build().unwrap();
     for n in 1..=3 {
-        let token = authenticator.get_token(&grant()).unwrap();
-        authenticator.invalidate(&grant(), &token);
+        authenticator.get_token(&grant()).unwrap();
+        authenticator.forget(&grant());
         assert_eq!(server.connections(), n);
     }
 }

@@ -1,4 +1,5 @@
-//! A token endpoint on loopback, for what mockito cannot do: break off, stall, and speak TLS.
+//! The stand-in for the service, of tests and benches: a listener on loopback, for what mockito
+//! cannot do (break off, stall, speak TLS).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -46,6 +47,18 @@ impl Server {
         })
     }
 
+    /// Reads request after request of a connection, and answers each.
+    pub fn keeping(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::start(move |_, mut stream| {
+            loop {
+                let request = read_request(&mut stream);
+                if request.is_empty() || stream.write_all(answer(&request).as_bytes()).is_err() {
+                    break;
+                }
+            }
+        })
+    }
+
     pub fn connections(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -55,7 +68,8 @@ impl Server {
     }
 }
 
-/// Asks for a token from who does not give one, and checks that the call ends in time, with an error that may pass.
+/// Asks for a token from who does not give one, and checks that the call ends in time, with an
+/// error that may pass.
 #[track_caller]
 pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) {
     let start = Instant::now();
@@ -69,20 +83,40 @@ pub fn grant() -> Grant {
     Grant::client_credentials("id", "s3cr3t")
 }
 
-/// Reads a request up to the end of its body, and returns it.
+/// Reads a request up to the end of its body, and returns it; nothing at the end of a connection.
 pub fn read_request(stream: &mut impl Read) -> String {
-    let (mut request, mut byte) = (Vec::new(), [0]);
-    while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-        request.push(byte[0]);
+    let (mut request, mut block) = (Vec::new(), [0; 4096]);
+    while !is_whole(&request) {
+        match stream.read(&mut block) {
+            Ok(n @ 1..) => request.extend(&block[..n]),
+            _ => break,
+        }
     }
-    let head = String::from_utf8_lossy(&request).to_ascii_lowercase();
+    String::from_utf8(request).unwrap()
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head
         .split_once("content-length: ")
-        .map_or("0", |(_, rest)| rest.split_once('\r').unwrap().0);
-    let mut body = vec![0; length.parse().unwrap()];
-    let _ = stream.read_exact(&mut body);
-    request.extend(body);
-    String::from_utf8(request).unwrap()
+        .map_or("0", |(_, rest)| rest.split_once('\r').map_or(rest, |(length, _)| length));
+    body.len() >= length.parse().unwrap()
+}
+
+/// Keeps a connection open until the other side has gone.
+pub fn stall(mut stream: impl Read) {
+    while !matches!(stream.read(&mut [0; 512]), Ok(0) | Err(_)) {}
+}
+
+/// Polls until it holds, for 20 s at most.
+#[track_caller]
+pub fn wait_until(holds: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < patience, "waited in vain");
+        thread::yield_now();
+    }
 }
 
 /// The body of a good answer, to go with [`DATE`].
@@ -106,6 +140,7 @@ pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
     answer("200 OK", &format!("Date: {DATE}\r\n"), &token_body(access_token, lifetime))
 }
 
+/// A whole answer that closes the connection.
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(

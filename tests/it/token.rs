@@ -11,7 +11,7 @@ use weseedo_auth::{
 
 use crate::support::{DATE, HOUR, grant, read_request, token_answer, token_body};
 
-const PATH: &str = "/api/v2/oauth/token";
+const PATH: &str = "/api/v2/oauth2/token";
 
 fn builder(server: &ServerGuard) -> Builder {
     Authenticator::builder(Environment::Custom(server.url()))
@@ -53,6 +53,25 @@ fn request_is_the_documented_one_for_each_grant() {
         assert_eq!(token.authorization(), "Bearer t0k3n");
         mock.assert();
     }
+}
+
+#[test]
+fn compressed_answers_are_not_asked_for_whatever_the_settings() {
+    let mut server = Server::new();
+    let mock =
+        token_mock(&mut server, "t").match_header("accept-encoding", Matcher::Missing).create();
+    let settings = builder(&server).http(|http| http.accept_encoding("gzip, br"));
+    settings.build().unwrap().get_token(&grant()).unwrap();
+    mock.assert();
+}
+
+#[test]
+fn what_a_token_has_left_is_less_than_its_life() {
+    let mut server = Server::new();
+    token_mock(&mut server, "t").create();
+    let token = authenticator(&server).get_token(&grant()).unwrap();
+    let left = token.left();
+    assert!(left < HOUR && left > HOUR / 2, "{left:?}");
 }
 
 #[test]
@@ -228,7 +247,8 @@ fn debug_texts_hold_nothing_secret() {
     );
     assert_eq!(
         format!("{:?}", Authenticator::builder(Environment::Sandbox)),
-        "Builder { environment: Sandbox, token_path: \"/api/v2/oauth/token\", timeout: 10s, retries: 2, \
-         refresh_before: 300s, capacity: 1024, .. }"
+        "Builder { environment: Sandbox, token_path: \"/api/v2/oauth2/token\", timeout: 10s, retries: 2, \
+         refresh_before: 300s, \
+         renew_in_background: true, capacity: 1024, .. }"
     );
 }

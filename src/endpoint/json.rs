@@ -15,8 +15,9 @@ pub(crate) enum Found<'a> {
 
 /// Finds `names` in the JSON object that `text` holds, or returns `None` where it holds none.
 ///
-/// Nothing is copied: `serde_json` would leave what it unescapes in a buffer that nobody wipes, and quote strings in its
-/// errors. So values are borrowed as they stand, and errors are dropped unread.
+/// Nothing is copied: `serde_json` would leave what it unescapes in a buffer that nobody wipes, and
+/// quote strings in its errors. So values are borrowed as they stand, and errors are dropped
+/// unread.
 pub(crate) fn object<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
@@ -57,7 +58,8 @@ impl<'de, const N: usize> Visitor<'de> for Names<'_, N> {
     }
 }
 
-/// Unescapes a JSON value that is a string, into a buffer that never grows; `None` for anything else.
+/// Unescapes a JSON value that is a string, into a buffer that never grows; `None` for anything
+/// else.
 pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
     let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
     // An escape is never shorter than what it stands for.
@@ -69,8 +71,8 @@ pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
     rest.is_empty().then_some(text)
 }
 
-/// The first character of a JSON string's content and how many bytes spell it; `None` at the end and for half an escape
-/// (RFC 8259 section 7).
+/// The first character of a JSON string's content and how many bytes spell it; `None` at the end
+/// and for half an escape (RFC 8259 section 7).
 pub(crate) fn first_char(text: &str) -> Option<(char, usize)> {
     let Some(escape) = text.strip_prefix('\\') else {
         return text.chars().next().map(|char| (char, char.len_utf8()));

@@ -5,26 +5,27 @@ use time::format_description::well_known::{Rfc2822, Rfc3339};
 use ureq::http::HeaderMap;
 use ureq::http::header::{DATE, HeaderName, RETRY_AFTER};
 
-use crate::clock::{Lifetime, Now};
+use crate::clock::{Moment, Span};
+use crate::endpoint::json::{self, Found};
+use crate::endpoint::redact::quotable;
 use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
-use crate::json::{self, Found};
-use crate::redact::quotable;
 use crate::token::Token;
 
 /// The most that is read of an answer's body, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// Reads the answer to a token request that was sent at `sent`.
 ///
-/// A body of more than [`MAX_BODY`] bytes is too large, however much more it is. The grant is asked for what must not be
-/// quoted.
+/// A body of more than [`MAX_BODY`] bytes is too large, however much more it is. The grant is asked
+/// for what must not be quoted.
 pub(crate) fn parse(
     status: u16,
     headers: &HeaderMap,
     body: &[u8],
-    sent: Now,
+    sent: Moment,
     grant: &Grant,
 ) -> Result<Token, Error> {
     // By the server's own clock, so that a wrong one here does no harm.
@@ -42,7 +43,7 @@ pub(crate) fn parse(
     }
 }
 
-fn token(body: &[u8], date: OffsetDateTime, sent: Now) -> Result<Token, InvalidResponse> {
+fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, InvalidResponse> {
     let text = str::from_utf8(body).map_err(|_| InvalidResponse::Body("is not UTF-8"))?;
     if body.len() > MAX_BODY {
         return Err(InvalidResponse::Body("is larger than 16 KiB"));
@@ -77,7 +78,9 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Now) -> Result<Token, InvalidR
     })?;
     match Duration::try_from(expires - date) {
         Ok(lifetime) if !lifetime.is_zero() => {
-            Ok(Token::new(&access_token, expires, Lifetime::new(sent, lifetime)))
+            // `Date` is cut to whole seconds: the server's clock may be up to a second further.
+            let lifetime = lifetime.saturating_sub(DATE_RESOLUTION.min(lifetime / 2));
+            Ok(Token::new(&access_token, expires, Span::new(sent, lifetime)))
         }
         _ => Err(InvalidResponse::Expired),
     }
@@ -151,6 +154,7 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: Duration = Duration::from_secs(1);
     const EXPIRES: &str = "2021-12-31T23:59:59.999Z";
     /// An hour and 999 ms before that.
     const DATE_HEADER: (&str, &str) = ("date", "Fri, 31 Dec 2021 22:59:59 GMT");
@@ -161,7 +165,7 @@ mod tests {
     }
 
     fn parse_at(
-        sent: Now,
+        sent: Moment,
         status: u16,
         pairs: &[(&'static str, &str)],
         body: impl AsRef<[u8]>,
@@ -178,12 +182,12 @@ mod tests {
 
     #[track_caller]
     fn accepted(body: impl AsRef<[u8]>) -> Token {
-        parse_at(Now::read(), 200, &[DATE_HEADER], body).unwrap()
+        parse_at(Moment::now(), 200, &[DATE_HEADER], body).unwrap()
     }
 
     #[track_caller]
     fn invalid(body: impl AsRef<[u8]>) -> InvalidResponse {
-        match parse_at(Now::read(), 200, &[DATE_HEADER], body) {
+        match parse_at(Moment::now(), 200, &[DATE_HEADER], body) {
             Err(Error::InvalidResponse(reason)) => reason,
             other => panic!("{other:?}"),
         }
@@ -199,7 +203,7 @@ mod tests {
 
     #[track_caller]
     fn rejected(body: impl AsRef<[u8]>) -> (Option<String>, Option<String>) {
-        match parse_at(Now::read(), 400, &[DATE_HEADER], body) {
+        match parse_at(Moment::now(), 400, &[DATE_HEADER], body) {
             Err(Error::Rejected { status: 400, code, description }) => (code, description),
             other => panic!("{other:?}"),
         }
@@ -207,7 +211,7 @@ mod tests {
 
     #[track_caller]
     fn retry_after(pairs: &[(&'static str, &str)]) -> Option<Duration> {
-        match parse_at(Now::read(), 503, pairs, "") {
+        match parse_at(Moment::now(), 503, pairs, "") {
             Err(Error::Unavailable { status: 503, retry_after }) => retry_after,
             other => panic!("{other:?}"),
         }
@@ -223,7 +227,7 @@ mod tests {
     #[test]
     fn any_success_status_and_unknown_fields_are_fine() {
         let body = r#" {"scope":[{}],"token_type":"bEARER","x":1e999,"expires":"2021-12-31T23:59:59Z","access_token":"a"} "#;
-        assert_eq!(parse_at(Now::read(), 201, &[DATE_HEADER], body).unwrap().access_token(), "a");
+        assert_eq!(parse_at(Moment::now(), 201, &[DATE_HEADER], body).unwrap().access_token(), "a");
     }
 
     #[test]
@@ -233,7 +237,8 @@ mod tests {
         assert_eq!(token.authorization(), "Bearer a/b+c=");
     }
 
-    /// <https://www.rfc-editor.org/rfc/rfc3339#section-5.6>, <https://www.rfc-editor.org/rfc/rfc3339#section-5.8>
+    /// <https://www.rfc-editor.org/rfc/rfc3339#section-5.6>,
+    /// <https://www.rfc-editor.org/rfc/rfc3339#section-5.8>
     #[test]
     fn expires_is_read_in_every_form() {
         for (text, utc) in [
@@ -270,17 +275,30 @@ mod tests {
         let token = |pairs: &[_], sent, expires| {
             parse_at(sent, 200, pairs, body("a", expires, "Bearer")).unwrap()
         };
-        let sent = Now::read();
+        let sent = Moment::now();
         let left = token(&[DATE_HEADER], sent, EXPIRES).lifetime().left(sent);
-        assert_eq!(left, HOUR + Duration::from_millis(999));
+        assert_eq!(left, HOUR - Duration::from_millis(1), "an hour and 999 ms, less a second");
 
         // 2021-12-31T23:00:00Z by the local clock.
         let sent =
-            Now { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600), ..sent };
+            Moment { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600), ..sent };
         for unreadable in [&[][..], &[("date", "yesterday")], &[("date", "1640991600")]] {
             let left = token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().left(sent);
-            assert_eq!(left, HOUR, "{unreadable:?}");
+            assert_eq!(left, HOUR - SECOND, "{unreadable:?}");
         }
+    }
+
+    #[test]
+    fn second_that_date_may_hide_is_taken_off_and_half_of_a_life_under_two() {
+        let sent = Moment::now();
+        let left = |expires: &str| {
+            let body = body("a", expires, "Bearer");
+            parse_at(sent, 200, &[DATE_HEADER], body).unwrap().lifetime().left(sent)
+        };
+        assert_eq!(left("2021-12-31T23:00:09Z"), SECOND * 9);
+        assert_eq!(left("2021-12-31T23:00:01Z"), SECOND);
+        assert_eq!(left("2021-12-31T23:00:00Z"), SECOND / 2);
+        assert_eq!(left("2021-12-31T22:59:59.2Z"), SECOND / 10);
     }
 
     #[test]
@@ -302,7 +320,7 @@ mod tests {
             SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(1 << 60)),
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(1 << 60)),
         ] {
-            let sent = Now { wall: wall.unwrap(), ..Now::read() };
+            let sent = Moment { wall: wall.unwrap(), ..Moment::now() };
             let _ = parse_at(sent, 200, &[], body("a", EXPIRES, "Bearer"));
             let token = parse_at(sent, 200, &[DATE_HEADER], body("a", EXPIRES, "Bearer")).unwrap();
             assert!(!token.lifetime().is_over(sent));
@@ -369,8 +387,9 @@ mod tests {
     #[test]
     fn statuses_are_told_apart() {
         for status in [100, 199, 300, 302, 304, 308, 399, 600, 999] {
-            let error = parse_at(Now::read(), status, &[DATE_HEADER], body("a", EXPIRES, "Bearer"))
-                .unwrap_err();
+            let error =
+                parse_at(Moment::now(), status, &[DATE_HEADER], body("a", EXPIRES, "Bearer"))
+                    .unwrap_err();
             assert!(
                 matches!(error, Error::InvalidResponse(InvalidResponse::Status(s)) if s == status),
                 "{error:?}"
@@ -378,12 +397,12 @@ mod tests {
             assert_eq!(error.status(), Some(status));
         }
         for status in [400, 401, 403, 404, 405, 407, 409, 428, 430, 499] {
-            let error = parse_at(Now::read(), status, &[], "").unwrap_err();
+            let error = parse_at(Moment::now(), status, &[], "").unwrap_err();
             assert!(matches!(error, Error::Rejected { status: s, .. } if s == status), "{error:?}");
             assert!(!error.is_transient());
         }
         for status in [408, 429, 500, 502, 503, 504, 599] {
-            let error = parse_at(Now::read(), status, &[], "").unwrap_err();
+            let error = parse_at(Moment::now(), status, &[], "").unwrap_err();
             assert!(
                 matches!(error, Error::Unavailable { status: s, .. } if s == status),
                 "{error:?}"

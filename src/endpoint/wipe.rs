@@ -1,4 +1,5 @@
-//! ureq's transports, wiped. ureq leaves what it sent and received in its buffers until they are reused or freed.
+//! ureq's transports, wiped. ureq leaves what it sent and received in its buffers until they are
+//! reused or freed.
 
 use ureq::Agent;
 use ureq::config::Config;
@@ -7,13 +8,14 @@ use ureq::unversioned::transport::{
 };
 use zeroize::Zeroize;
 
-use crate::resolve::ThreadlessForAddresses;
+use crate::endpoint::resolve::Lookup;
 
-/// An agent like `Agent::new_with_config`'s that leaves no plaintext in the buffers of its connections.
+/// An agent like `Agent::new_with_config`'s that leaves no plaintext in the buffers of its
+/// connections.
 pub(crate) fn agent(config: Config) -> Agent {
     // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
     let connector = DefaultConnector::new().chain(WipingConnector);
-    Agent::with_parts(config, connector, ThreadlessForAddresses::default())
+    Agent::with_parts(config, connector, Lookup)
 }
 
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 use zeroize::Zeroizing;
 
-use crate::json;
+use crate::endpoint::json;
 
 /// The most characters that are quoted of one text.
 const LIMIT: usize = 256;
 
-/// What may be quoted of a server's `text`: its first 256 characters, with control characters made spaces and every echo
-/// of a `private` text replaced, be it plain, percent-encoded, JSON-escaped or in base64. Nothing of markup.
+/// What may be quoted of a server's `text`: its first 256 characters, with control characters made
+/// spaces and every echo of a `private` text replaced, be it plain, percent-encoded, JSON-escaped
+/// or in base64. Nothing of markup.
 pub(crate) fn quotable(text: &str, private: &[&str]) -> Option<String> {
     if is_markup(text) {
         return None;
@@ -51,7 +52,8 @@ fn is_base64(char: char) -> bool {
     char.is_ascii_alphanumeric() || matches!(char, '+' | '/' | '-' | '_' | '=')
 }
 
-/// How many bytes at the start of `text` spell `needle`, plainly or with percent or JSON escapes mixed in.
+/// How many bytes at the start of `text` spell `needle`, plainly or with percent or JSON escapes
+/// mixed in.
 fn spelled(text: &str, needle: &[u8]) -> Option<usize> {
     if text.as_bytes().starts_with(needle) {
         return Some(needle.len());
@@ -80,8 +82,9 @@ fn json_escaped<'t, 'n>(text: &'t str, needle: &'n [u8]) -> Option<(&'t str, &'n
     Some((&text[length..], needle.strip_prefix(char.encode_utf8(&mut [0; 4]).as_bytes())?))
 }
 
-/// What base64 makes of `secret`, whatever stands before and after it: for each of the three ways in which it can lie
-/// across groups, and for both alphabets (RFC 4648 sections 4 and 5), the characters that depend on it alone.
+/// What base64 makes of `secret`, whatever stands before and after it: for each of the three ways
+/// in which it can lie across groups, and for both alphabets (RFC 4648 sections 4 and 5), the
+/// characters that depend on it alone.
 fn base64_cores(secret: &[u8]) -> impl Iterator<Item = Zeroizing<Vec<u8>>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let cores = [0, 1, 2].map(|before| {

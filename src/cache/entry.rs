@@ -1,0 +1,211 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::flight::{Flight, Landing};
+use crate::clock::{Moment, Span};
+use crate::error::Error;
+use crate::grant::Grant;
+use crate::jitter;
+use crate::token::Token;
+
+/// How long a token that replaced a refused one is not forgotten for a refusal.
+const REPLACEMENT_KEPT: Duration = Duration::from_secs(10);
+/// How long a failure is remembered after its pause, and a refusal, so that the next one counts.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// One grant's token or latest failure, and who is fetching.
+pub(super) struct Entry {
+    pub(super) grant: Grant,
+    pub(super) known: Known,
+    pub(super) flight: Option<Arc<Flight>>,
+}
+
+/// What the last landing left.
+#[derive(Default)]
+pub(super) enum Known {
+    #[default]
+    Nothing,
+    Token(Held),
+    /// The API refused the token, which is forgotten.
+    Refused {
+        remembered: Span,
+    },
+    Failed(Failure),
+}
+
+pub(super) struct Held {
+    token: Token,
+    /// How long before the token's end its renewal is due.
+    window: Duration,
+    /// When the next renewal is due, at the token's end at the latest. A hit compares only this,
+    /// since to compare is cheaper than to subtract.
+    renew_at: Moment,
+    /// Until when a refusal is no reason to forget it.
+    kept: Span,
+}
+
+pub(super) struct Failure {
+    error: Error,
+    /// How many fetches have failed in a row.
+    count: u32,
+    /// For how long the error is handed out.
+    pause: Span,
+    remembered: Span,
+}
+
+/// What a caller is to do.
+pub(super) enum Decision<'a> {
+    Hit(&'a Token),
+    Renew(&'a Token),
+    Wait(&'a Arc<Flight>),
+    Failed(Error),
+    Fetch,
+}
+
+impl Entry {
+    pub(super) fn new(grant: Grant) -> Self {
+        Self { grant, known: Known::Nothing, flight: None }
+    }
+
+    /// The table of `Authenticator::get_token`, row by row.
+    #[inline]
+    pub(super) fn decide(&self, now: Moment) -> Decision<'_> {
+        match (&self.known, &self.flight) {
+            (Known::Token(held), _) if now.is_before(held.renew_at) => Decision::Hit(&held.token),
+            (Known::Token(held), flight) if !held.is_over(now) => match flight {
+                Some(flight) if !flight.is_abandoned(now) => Decision::Hit(&held.token),
+                _ => Decision::Renew(&held.token),
+            },
+            (_, Some(flight)) if !flight.is_abandoned(now) => Decision::Wait(flight),
+            (Known::Failed(failure), _) if !failure.pause.is_over(now) => {
+                Decision::Failed(failure.error_at(now))
+            }
+            _ => Decision::Fetch,
+        }
+    }
+
+    pub(super) fn start(&mut self, flight: &Arc<Flight>) {
+        self.flight = Some(Arc::clone(flight));
+        if let Known::Token(held) = &mut self.known {
+            // Holds if the flight's leader vanishes without landing it.
+            held.postpone(Duration::ZERO, flight.started());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.flight.is_none() && matches!(self.known, Known::Nothing)
+    }
+
+    pub(super) fn is_flown_by(&self, flight: &Arc<Flight>) -> bool {
+        self.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+}
+
+impl Known {
+    /// What is known after `flight` has landed.
+    pub(super) fn after(
+        self,
+        landing: &Landing,
+        flight: &Flight,
+        refresh_before: Duration,
+        now: Moment,
+    ) -> Self {
+        match (landing, self) {
+            (Landing::Token(token), before) => {
+                let is_replacement = matches!(before, Self::Refused { .. });
+                Self::Token(Held::new(token.clone(), refresh_before, is_replacement, now))
+            }
+            (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut held))
+                if !held.is_over(now) =>
+            {
+                held.postpone(error.retry_after().unwrap_or_default(), now);
+                Self::Token(held)
+            }
+            (Landing::Failed(error), before) => Self::Failed(before.failure(error, now)),
+            // The endpoint was left alone while its answer did not come: that time counts, so that
+            // who waited and has time left may ask.
+            (Landing::OutOfTime(error), before) => {
+                Self::Failed(before.failure(error, flight.started()))
+            }
+            (Landing::Gone, before) => before,
+        }
+    }
+
+    fn failure(&self, error: &Error, from: Moment) -> Failure {
+        let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
+        let count = before.saturating_add(1);
+        let pause = pause_after(error, count);
+        Failure {
+            error: error.clone(),
+            count,
+            pause: Span::new(from, pause),
+            remembered: Span::new(from, pause + REMEMBERED),
+        }
+    }
+
+    /// What is known after the API refused `token`.
+    pub(super) fn without(self, token: &Token, now: Moment) -> Self {
+        match self {
+            Self::Token(held) if held.token.ptr_eq(token) && held.kept.is_over(now) => {
+                Self::Refused { remembered: Span::new(now, REMEMBERED) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// How long an endpoint is left alone after the `count`th failure in a row.
+fn pause_after(error: &Error, count: u32) -> Duration {
+    let (first, longest) = if error.is_transient() {
+        (Duration::from_millis(100), Duration::from_secs(2))
+    } else {
+        (Duration::from_secs(1), Duration::from_secs(30))
+    };
+    let pause = match count.checked_sub(2) {
+        // One failure is held against nobody.
+        None => Duration::ZERO,
+        Some(doublings) => first.saturating_mul(2_u32.saturating_pow(doublings)).min(longest),
+    };
+    jitter::shortened(pause).max(error.retry_after().unwrap_or_default())
+}
+
+impl Held {
+    fn new(token: Token, refresh_before: Duration, is_replacement: bool, now: Moment) -> Self {
+        let lifetime = token.lifetime();
+        // A short life gets a short window, never a renewal on every call.
+        let window = jitter::shortened(refresh_before.min(lifetime.length() / 4));
+        let renew_at = lifetime.before_end(window);
+        let kept = if is_replacement { REPLACEMENT_KEPT } else { Duration::ZERO };
+        Self { token, window, renew_at, kept: Span::new(now, kept) }
+    }
+
+    /// Puts the next renewal off by a tenth of the window or `at_least`.
+    fn postpone(&mut self, at_least: Duration, now: Moment) {
+        self.renew_at = now.plus(at_least.max(self.window / 10)).or_earlier(self.end());
+    }
+
+    fn is_over(&self, now: Moment) -> bool {
+        self.token.lifetime().is_over(now)
+    }
+
+    pub(super) fn end(&self) -> Moment {
+        self.token.lifetime().end()
+    }
+}
+
+impl Failure {
+    /// The error, with what is left of its `Retry-After`.
+    #[cold]
+    fn error_at(&self, now: Moment) -> Error {
+        match self.error {
+            Error::Unavailable { status, retry_after: Some(_) } => {
+                Error::Unavailable { status, retry_after: Some(self.pause.left(now)) }
+            }
+            ref error => error.clone(),
+        }
+    }
+
+    pub(super) fn remembered(&self) -> &Span {
+        &self.remembered
+    }
+}
