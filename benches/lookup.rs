@@ -1,25 +1,32 @@
 //! What a call costs: a lookup beside the floor, a fetch beside bare ureq's POST, all in one run.
 //!
-//! `cargo bench`, or `cargo bench -- --quick` for a fast look. Figures are medians of rounds, and a ratio is the median of
-//! the rounds' ratios: on a noisy machine it is the one to compare.
+//! `cargo bench`, or `cargo bench -- --quick` for a fast look. Figures are medians of rounds, and a
+//! ratio is the median of the rounds' ratios: on a noisy machine it is the one to compare.
 
 #![expect(unsafe_code, reason = "a counting allocator")]
+
+#[path = "../tests/it/support.rs"]
+#[expect(dead_code, reason = "most of it is for the tests")]
+mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use weseedo_auth::{Authenticator, Environment, Grant, ureq};
+use weseedo_auth::{Authenticator, Grant, ureq};
+
+use crate::support::{HOUR, Server, token_answer, wait_until};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
+
+/// Of all threads together: what one allocates, another may free.
+static BYTES: AtomicIsize = AtomicIsize::new(0);
 
 struct Counting;
 
@@ -27,11 +34,13 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
         // SAFETY: the caller's promise, passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
         // SAFETY: the caller's promise, passed on.
         unsafe { System.dealloc(block, layout) }
     }
@@ -52,11 +61,15 @@ fn main() {
     } else {
         Bench { rounds: 101, calls: 20_000 }
     };
+    memory();
     bench.lookups();
     bench.threads();
     bench.beside_a_stalled_fetch();
+    bench.beside_its_own_renewal();
     bench.misses();
-    resident_memory();
+    for cached in if quick { &[1_000][..] } else { &[1_000, 10_000, 100_000] } {
+        bench.insertions(*cached);
+    }
 }
 
 impl Bench {
@@ -100,44 +113,58 @@ impl Bench {
 
     fn beside_a_stalled_fetch(&self) {
         section("lookup while another grant's fetch is stalled; floor: as above");
-        let (server, held, stalled) = (Server::start(), grant(0), grant(1));
-        let authenticator = server.authenticator();
+        let (server, gate) = Gate::server(HOUR);
+        let authenticator = authenticator(&server, 1024);
+        let (held, stalled) = (grant(0), grant(1));
         authenticator.get_token(&held).unwrap();
-        server.stall(true);
+        gate.close();
         thread::scope(|scope| {
             let fetch = scope.spawn(|| authenticator.get_token(&stalled));
-            server.wait_until_stalled();
-            let floor = Floor::new();
-            let (hits, floors) = self.by_turns(
-                || self.time(|| hit(&authenticator, &held)),
-                || self.time(|| floor.call()),
-            );
-            print("hit", &hits, &floors);
-            server.stall(false);
+            gate.wait_for_a_request();
+            self.hit_beside_floor(&authenticator, &held);
+            gate.open();
             fetch.join().unwrap().unwrap();
         });
     }
 
+    fn beside_its_own_renewal(&self) {
+        section("lookup while the token's own renewal is under way; floor: as above");
+        let life = Duration::from_secs(4);
+        let (server, gate) = Gate::server(life);
+        let (authenticator, grant) = (authenticator(&server, 1024), grant(0));
+        authenticator.get_token(&grant).unwrap();
+        gate.close();
+        // The window starts within the last quarter of what is left of the life.
+        thread::sleep(life.saturating_sub(Duration::from_secs(1)) * 13 / 16);
+        authenticator.get_token(&grant).unwrap();
+        gate.wait_for_a_request();
+        self.hit_beside_floor(&authenticator, &grant);
+        gate.open();
+    }
+
+    fn hit_beside_floor(&self, authenticator: &Authenticator, grant: &Grant) {
+        let floor = Floor::new();
+        let (hits, floors) = self
+            .by_turns(|| self.time(|| hit(authenticator, grant)), || self.time(|| floor.call()));
+        print("hit", &hits, &floors);
+    }
+
     fn misses(&self) {
-        section(
-            "fetch over loopback; floor: the same POST with bare ureq, on a new connection too",
-        );
-        let server = Server::start();
-        let (authenticator, grant) = (server.authenticator(), grant(0));
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().max_idle_connections(0).build().into();
-        let url = format!("{}/api/v2/oauth/token", server.base_url);
+        section("fetch over loopback; floor: the same POST and timeout with bare ureq");
+        let server = Server::answering(|_| token_answer(TOKEN, HOUR));
+        let (authenticator, grant) = (authenticator(&server, 1024), grant(0));
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .max_idle_connections(0)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
+        let url = format!("{}/api/v2/oauth2/token", server.base_url);
         let body = format!(
             r#"{{"grant_type":"client_credentials","client_id":"{ID}-0","client_secret":"{SECRET}"}}"#
         );
         let calls = self.calls / 200;
         let (misses, posts) = self.by_turns(
-            || {
-                time(calls, || {
-                    let token = authenticator.get_token(&grant).unwrap();
-                    authenticator.invalidate(&grant, &token);
-                })
-            },
+            || time(calls, || fetch(&authenticator, &grant)),
             || {
                 time(calls, || {
                     let request = agent.post(&url).header("accept", "application/json");
@@ -147,6 +174,60 @@ impl Bench {
             },
         );
         print("miss", &misses, &posts);
+    }
+
+    /// Fetches of new grants, each of which evicts another, and what they do to another thread.
+    fn insertions(&self, cached: usize) {
+        section(&format!("fetch into a full cache of {cached}; floor: into an empty one"));
+        let (full, held) = (filled(cached, &grant(0)), grant(0));
+        let empty = authenticator(&Server::answering(|_| token_answer(TOKEN, HOUR)), 1);
+        let next = Cell::new(cached);
+        let insert = |authenticator: &Authenticator| {
+            next.set(next.get() + 1);
+            let grant = grant(next.get());
+            authenticator.get_token(&grant).unwrap();
+            grant
+        };
+        let calls = self.calls / 200;
+        let (inserted, floors) = self.by_turns(
+            || time(calls, || drop(insert(&full))),
+            || time(calls, || empty.forget(&insert(&empty))),
+        );
+        print("insertion", &inserted, &floors);
+
+        // Refreshed in place, the held token is not the one that is over soonest.
+        full.forget(&held);
+        full.get_token(&held).unwrap();
+        let hits = AtomicU64::new(0);
+        let (is_over, rounds) = (AtomicBool::new(false), self.rounds / 5);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    hit(&full, &held);
+                    hits.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let rate = |load: &dyn Fn()| {
+                let (start, before) = (Instant::now(), hits.load(Ordering::Relaxed));
+                load();
+                let made = u32::try_from(hits.load(Ordering::Relaxed) - before).unwrap();
+                f64::from(made) / start.elapsed().as_secs_f64() / 1e6
+            };
+            let (mut beside, mut elsewhere, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                beside.push(rate(&|| (0..calls).for_each(|_| drop(insert(&full)))));
+                elsewhere.push(rate(&|| (0..calls).for_each(|_| drop(insert(&empty)))));
+                alone.push(rate(&|| thread::sleep(Duration::from_millis(10))));
+            }
+            is_over.store(true, Ordering::Relaxed);
+            for (name, rates) in [
+                ("million hits a second, alone", alone),
+                ("  while another thread fetches elsewhere", elsewhere),
+                ("  while another thread inserts here", beside),
+            ] {
+                println!("{name:<44}{:>9.2}", median(&rates));
+            }
+        });
     }
 
     /// Runs both once in each round, so that what disturbs one disturbs the other.
@@ -186,6 +267,11 @@ fn time(calls: u32, call: impl Fn()) -> f64 {
         call();
     }
     start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+}
+
+fn fetch(authenticator: &Authenticator, grant: &Grant) {
+    authenticator.get_token(grant).unwrap();
+    authenticator.forget(grant);
 }
 
 fn hit(authenticator: &Authenticator, grant: &Grant) {
@@ -235,9 +321,15 @@ fn kinds(i: usize) -> [(&'static str, Grant); 2] {
     [("client credentials", grant(i)), ("password", password)]
 }
 
-/// An authenticator that holds so many tokens, that of `grant` among them.
+fn authenticator(server: &Server, capacity: usize) -> Authenticator {
+    let timeout = Duration::from_secs(10);
+    server.builder().timeout(timeout).capacity(capacity).build().unwrap()
+}
+
+/// An authenticator that is full with so many tokens, that of `grant` among them.
 fn filled(cached: usize, own: &Grant) -> Authenticator {
-    let authenticator = Server::start().authenticator();
+    let server = Server::answering(|_| token_answer(TOKEN, HOUR));
+    let authenticator = authenticator(&server, cached);
     for i in 1..cached {
         authenticator.get_token(&grant(i)).unwrap();
     }
@@ -245,18 +337,32 @@ fn filled(cached: usize, own: &Grant) -> Authenticator {
     authenticator
 }
 
-fn resident_memory() {
+fn memory() {
     section("memory");
-    let before = resident_kib();
-    let authenticator = filled(1024, &grant(0));
-    match (before, resident_kib()) {
+    let bytes = || {
+        // The threads of look-ups and of the server end a moment after the last answer.
+        thread::sleep(Duration::from_millis(100));
+        BYTES.load(Ordering::Relaxed)
+    };
+    let server = Server::answering(|_| token_answer(TOKEN, HOUR));
+    let authenticator = authenticator(&server, 1024);
+    authenticator.get_token(&grant(0)).unwrap();
+    let (resident, before) = (resident_kib(), bytes());
+    for i in 1..1024 {
+        authenticator.get_token(&grant(i)).unwrap();
+    }
+    println!(
+        "{:<44}{:>9} bytes",
+        "on the heap, for each of 1024 grants",
+        (bytes() - before) / 1023
+    );
+    match (resident, resident_kib()) {
         (Some(before), Some(after)) => {
-            println!("{:<44}{:>9} KiB", "resident, before", before);
+            println!("{:<44}{:>9} KiB", "resident, with one token", before);
             println!("{:<44}{:>9} KiB", "resident, with a full cache of 1024", after);
         }
         _ => println!("resident memory is only told by Linux"),
     }
-    drop(authenticator);
 }
 
 fn resident_kib() -> Option<u64> {
@@ -266,64 +372,37 @@ fn resident_kib() -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
 }
 
-/// A token endpoint that serves one connection after the other, and can be made to keep one waiting.
-struct Server {
-    base_url: String,
-    state: Arc<State>,
-}
+const TOKEN: &str = "d33f00d1e59b";
 
-#[derive(Default)]
-struct State {
-    stalls: AtomicBool,
-    is_stalled: AtomicBool,
-}
+/// What keeps a server from answering.
+#[derive(Clone, Default)]
+struct Gate(Arc<[AtomicBool; 2]>);
 
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(State::default());
-        let theirs = Arc::clone(&state);
-        thread::spawn(move || {
-            listener.incoming().flatten().for_each(|stream| answer(stream, &theirs));
+impl Gate {
+    /// A token endpoint behind a gate, which is open at first.
+    fn server(life: Duration) -> (Server, Self) {
+        let gate = Self::default();
+        let theirs = gate.clone();
+        let server = Server::answering(move |_| {
+            let [is_closed, is_waiting] = &*theirs.0;
+            while is_closed.load(Ordering::SeqCst) {
+                is_waiting.store(true, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(1));
+            }
+            token_answer(TOKEN, life)
         });
-        Self { base_url, state }
+        (server, gate)
     }
 
-    fn authenticator(&self) -> Authenticator {
-        let environment = Environment::Custom(self.base_url.clone());
-        Authenticator::builder(environment).timeout(Duration::from_secs(600)).build().unwrap()
+    fn close(&self) {
+        self.0[0].store(true, Ordering::SeqCst);
     }
 
-    fn stall(&self, stalls: bool) {
-        self.state.stalls.store(stalls, Ordering::SeqCst);
+    fn open(&self) {
+        self.0[0].store(false, Ordering::SeqCst);
     }
 
-    fn wait_until_stalled(&self) {
-        while !self.state.is_stalled.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
+    fn wait_for_a_request(&self) {
+        wait_until(|| self.0[1].load(Ordering::SeqCst));
     }
-}
-
-fn answer(mut stream: TcpStream, state: &State) {
-    let (mut request, mut length) = ([0; 4096], 0);
-    // The end of the JSON object is the end of the request.
-    while !request[..length].ends_with(b"}") {
-        match stream.read(&mut request[length..]) {
-            Ok(n) if n > 0 => length += n,
-            _ => return,
-        }
-    }
-    while state.stalls.load(Ordering::SeqCst) {
-        state.is_stalled.store(true, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(1));
-    }
-    let body = r#"{"access_token":"d33f00d1e59b","expires":"2021-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
-    let text = format!(
-        "HTTP/1.1 200 OK\r\nDate: Fri, 31 Dec 2021 00:00:00 GMT\r\nContent-Type: application/json\r\n\
-         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.write_all(text.as_bytes());
 }
