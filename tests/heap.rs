@@ -92,8 +92,11 @@ unsafe impl GlobalAlloc for Scanner {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if self.is_watching() {
+        if self.is_on.load(SeqCst) {
+            // A server's thread may free what another has allocated.
             self.live.remove(block as usize);
+        }
+        if self.is_watching() {
             // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but
             // ours.
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
