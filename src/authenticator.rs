@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::cache::{Cache, Claim, Landing, Lead};
+use crate::cache::{Cache, Claim, Landing, Lead, Waited};
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -110,15 +110,15 @@ impl Authenticator {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => return Ok(self.renew(token, lead, grant, now, clock)),
-                Claim::Wait(flight) => {
-                    if let Some(outcome) = flight.wait(start + self.0.timeout, &clock) {
-                        return outcome;
-                    }
-                }
+                Claim::Wait(flight) => match flight.wait(start + self.0.timeout, &clock) {
+                    Waited::Outcome(outcome) => return outcome,
+                    Waited::StartOver => {}
+                    Waited::InVain => return Err(self.timed_out()),
+                },
                 Claim::Failed(error) => return Err(error),
                 // Hands over to a waiter that has time left.
                 Claim::Fetch(_) if now.monotonic >= start + self.0.timeout => {
-                    return Err(Error::timed_out());
+                    return Err(self.timed_out());
                 }
                 Claim::Fetch(lead) => {
                     return self.fetch(lead, grant, start + self.0.timeout, &clock);
@@ -205,7 +205,7 @@ impl Authenticator {
         loop {
             let left = clock().until(deadline);
             if left.is_zero() {
-                return Err(answer.unwrap_or_else(Error::timed_out));
+                return Err(answer.unwrap_or_else(|| self.timed_out()));
             }
             let is_last = retry == self.0.retries;
             let time = if is_last { left } else { left / 2 };
@@ -229,6 +229,10 @@ impl Authenticator {
             thread::sleep(wait);
             retry += 1;
         }
+    }
+
+    fn timed_out(&self) -> Error {
+        self.0.endpoint.timed_out(self.0.timeout)
     }
 
     /// Forgets `token`, and never a newer one: for when the API refused it before it expired.
@@ -329,7 +333,7 @@ fn back_off(retry: u32) -> Duration {
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
-            .field("token_endpoint", &format_args!("{}", self.0.endpoint.uri()))
+            .field("token_endpoint", &format_args!("{}", self.0.endpoint.address().uri()))
             .finish_non_exhaustive()
     }
 }

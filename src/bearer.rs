@@ -80,7 +80,7 @@ impl Middleware for Bearer {
         mut request: Request<SendBody>,
         next: MiddlewareNext,
     ) -> Result<Response<Body>, ureq::Error> {
-        let is_ours = self.authenticator.endpoint().is_api(request.uri());
+        let is_ours = self.authenticator.endpoint().address().is_api(request.uri());
         if !is_ours || request.headers().contains_key(AUTHORIZATION) {
             return next.handle(request);
         }

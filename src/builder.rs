@@ -1,15 +1,12 @@
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ureq::ProxyProtocol;
-use ureq::config::{AutoHeaderValue, Config, ConfigBuilder};
-use ureq::http::{HeaderValue, Uri};
+use ureq::config::ConfigBuilder;
 use ureq::typestate::AgentScope;
 
 use crate::authenticator::Authenticator;
 use crate::cache::Cache;
-use crate::endpoint::{Configure, Endpoint, is_https};
+use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
 
@@ -165,14 +162,13 @@ impl Builder {
 
     fn checked(self) -> Result<Authenticator, ConfigError> {
         if self.timeout.is_zero() {
-            return Err(ConfigError::Timeout("must be longer than zero"));
+            return Err(ConfigError::Timeout);
         }
         if self.capacity == 0 {
-            return Err(ConfigError::Capacity("must be at least 1"));
+            return Err(ConfigError::Capacity);
         }
-        let uri = token_endpoint(self.environment.base_url(), &self.token_path)?;
-        let endpoint = Endpoint::new(uri, self.configure);
-        check_http(endpoint.config(), is_https(endpoint.uri()))?;
+        let address = Address::new(self.environment.base_url(), &self.token_path)?;
+        let endpoint = Endpoint::new(address, self.configure)?;
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
         Ok(Authenticator::from_parts(
             Cache::new(self.capacity, self.refresh_before, timeout),
@@ -182,122 +178,6 @@ impl Builder {
             self.renew_in_background,
         ))
     }
-}
-
-fn token_endpoint(base_url: &str, token_path: &str) -> Result<Uri, ConfigError> {
-    let is_visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    let base = |reason| Err(ConfigError::BaseUrl(reason));
-    let uri = match base_url.parse::<Uri>() {
-        Ok(uri) if is_visible(base_url) => uri,
-        _ => return base("must be a URL, such as https://api.example"),
-    };
-    // `Uri` drops a fragment.
-    if base_url.contains(['?', '#']) {
-        return base("must have no query and no fragment");
-    }
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return base("must be a URL, such as https://api.example");
-    };
-    if authority.as_str().contains('@') {
-        return base("must have no user info: what authenticates belongs in a Grant");
-    }
-    let host = authority.host();
-    if host.is_empty() {
-        return base("must name a host");
-    }
-    match authority.as_str()[host.len()..].strip_prefix(':') {
-        Some(port) if port.parse::<u16>().is_err() => {
-            return base("must have a port from 0 to 65535, or none");
-        }
-        _ => {}
-    }
-    match scheme {
-        "https" if cfg!(any(feature = "rustls", feature = "native-tls")) => {}
-        "https" => {
-            return base("is https, which needs the feature rustls or native-tls of weseedo-auth");
-        }
-        "http" if is_loopback(host) => {}
-        "http" => return base("must be https: plain http is accepted for loopback hosts only"),
-        _ => return base("must start with https://"),
-    }
-
-    if !token_path.starts_with('/') {
-        return Err(ConfigError::TokenPath("must start with /"));
-    }
-    if token_path.contains(['?', '#']) {
-        return Err(ConfigError::TokenPath("must have no query and no fragment"));
-    }
-    match format!("{base_url}{token_path}").parse() {
-        Ok(uri) if is_visible(token_path) => Ok(uri),
-        _ => Err(ConfigError::TokenPath("holds what can't stand in a URL: percent-encode it")),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
-        || ipv6
-            .is_some_and(|host| host.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()))
-}
-
-/// Finds what ureq would answer with a panic on the first request, and a way out for plain text.
-fn check_http(config: &Config, is_https: bool) -> Result<(), ConfigError> {
-    for value in [config.user_agent(), config.accept(), config.accept_encoding()] {
-        if let AutoHeaderValue::Provided(text) = value
-            && HeaderValue::from_str(text).is_err()
-        {
-            return Err(ConfigError::Http(
-                "a header value holds what can't stand in an HTTP header",
-            ));
-        }
-    }
-    // ureq's own limit is 100 MB.
-    let sizes = 1..=64 * 1024 * 1024;
-    if !sizes.contains(&config.input_buffer_size()) || !sizes.contains(&config.output_buffer_size())
-    {
-        return Err(ConfigError::Http("buffers must have from 1 byte to 64 MiB"));
-    }
-    if let Some(proxy) = config.proxy() {
-        let is_socks = !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
-        if cfg!(not(feature = "socks-proxy")) && is_socks && !proxy.is_from_env() {
-            return Err(ConfigError::Http(
-                "a SOCKS proxy needs the feature socks-proxy of weseedo-auth",
-            ));
-        }
-        if !is_https && !is_loopback(proxy.host()) {
-            return Err(ConfigError::Http(
-                "the proxy must be on a loopback host: the base URL is plain http",
-            ));
-        }
-    }
-    #[cfg(any(feature = "rustls", feature = "native-tls"))]
-    if is_https {
-        use ureq::tls::{RootCerts, TlsProvider};
-        let tls = config.tls_config();
-        match tls.provider() {
-            TlsProvider::Rustls if cfg!(not(feature = "rustls")) => {
-                return Err(ConfigError::Http(
-                    "the TLS provider needs the feature rustls of weseedo-auth",
-                ));
-            }
-            TlsProvider::NativeTls if cfg!(not(feature = "native-tls")) => {
-                return Err(ConfigError::Http(
-                    "the TLS provider needs the feature native-tls of weseedo-auth",
-                ));
-            }
-            TlsProvider::Rustls
-                if cfg!(not(feature = "platform-verifier"))
-                    && matches!(tls.root_certs(), RootCerts::PlatformVerifier) =>
-            {
-                return Err(ConfigError::Http(
-                    "the platform's root certificates need the feature platform-verifier of weseedo-auth",
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Builder {

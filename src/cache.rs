@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::cache::entry::{Decision, Entry, Known};
 use crate::cache::flight::lock;
-pub(crate) use crate::cache::flight::{Flight, Landing};
+pub(crate) use crate::cache::flight::{Flight, Landing, Waited};
 use crate::cache::hash::{Identity, Keys};
 use crate::cache::order::Order;
 use crate::clock::Moment;
@@ -397,10 +397,15 @@ mod tests {
         }
     }
 
-    /// What a flight that has landed hands out to those who have an hour left.
+    /// What a flight that has landed hands out to those who have an hour left; `None` is to start
+    /// over.
     fn landed(flight: &Flight) -> Option<Result<Token, Error>> {
         let now = Moment::now();
-        flight.wait(now.monotonic + HOUR, || now)
+        match flight.wait(now.monotonic + HOUR, || now) {
+            Waited::Outcome(outcome) => Some(outcome),
+            Waited::StartOver => None,
+            Waited::InVain => panic!("it has not landed"),
+        }
     }
 
     /// The client ids of all that is in the cache, in order.
@@ -650,10 +655,11 @@ mod tests {
         let lead = fetch(&cache, &grant, now);
         let waiting = flight(&cache, &grant, now);
         let late = now.plus(TIMEOUT);
-        lead.land(Landing::OutOfTime(Error::timed_out()), late);
+        lead.land(Landing::OutOfTime(unavailable(None)), late);
         let has_a_moment = waiting.wait(late.monotonic + TICK, || late);
-        assert!(has_a_moment.is_none());
-        assert!(waiting.wait(late.monotonic, || late).unwrap().is_err());
+        assert!(matches!(has_a_moment, Waited::StartOver));
+        let is_late = waiting.wait(late.monotonic, || late);
+        assert!(matches!(is_late, Waited::Outcome(Err(_))));
         fetch(&cache, &grant, late);
     }
 
@@ -663,7 +669,7 @@ mod tests {
         for _ in 0..8 {
             now = now.plus(MINUTE / 2);
             let lead = fetch(&cache, &grant, now);
-            lead.land(Landing::OutOfTime(Error::timed_out()), now.plus(SECOND));
+            lead.land(Landing::OutOfTime(unavailable(None)), now.plus(SECOND));
         }
         failure(&cache, &grant, now.plus(SECOND));
         fetch(&cache, &grant, now.plus(SECOND * 2));
@@ -675,8 +681,8 @@ mod tests {
         let lost = fetch(&cache, &grant, now);
         let waiting = flight(&cache, &grant, now.plus(TIMEOUT + SECOND - TICK));
         let late = now.plus(TIMEOUT + SECOND);
-        let start_over = waiting.wait(late.monotonic + HOUR, || late);
-        assert!(start_over.is_none(), "who waits and has time left takes over");
+        let waited = waiting.wait(late.monotonic + HOUR, || late);
+        assert!(matches!(waited, Waited::StartOver), "who waits and has time left takes over");
 
         let second = fetch(&cache, &grant, late);
         lost.land(Landing::Token(token("lost", late, HOUR)), late);
@@ -701,11 +707,10 @@ mod tests {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         let lead = fetch(&cache, &grant, now);
         let flight = flight(&cache, &grant, now);
-        let late = flight.wait(now.monotonic, || now).unwrap().unwrap_err();
-        assert!(late.is_transient(), "{late:?}");
+        assert!(matches!(flight.wait(now.monotonic, || now), Waited::InVain));
         lead.land(Landing::Token(token("t", now, HOUR)), now);
-        let outcome = flight.wait(now.monotonic, || now);
-        assert!(outcome.unwrap().is_ok(), "what has landed is never too late");
+        let waited = flight.wait(now.monotonic, || now);
+        assert!(matches!(waited, Waited::Outcome(Ok(_))), "what has landed is never too late");
     }
 
     #[test]

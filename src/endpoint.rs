@@ -1,3 +1,5 @@
+mod address;
+mod http;
 mod json;
 mod redact;
 #[cfg(feature = "wipe")]
@@ -7,84 +9,43 @@ mod response;
 mod wipe;
 
 use std::io::{self, Read};
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use std::time::Duration;
 
 use log::{Level, debug, log_enabled, warn};
 use ureq::Agent;
-use ureq::config::{Config, ConfigBuilder, RedirectAuthHeaders};
-use ureq::http::Uri;
 use ureq::middleware::Middleware;
-use ureq::typestate::AgentScope;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+pub(crate) use crate::endpoint::address::Address;
+pub(crate) use crate::endpoint::http::{Configure, HttpSettings};
 use crate::endpoint::response::MAX_BODY;
-use crate::error::{Error, InvalidResponse};
+use crate::error::{ConfigError, Error, InvalidResponse};
 use crate::grant::Grant;
 use crate::token::Token;
 
-/// What `Builder::http` was given.
-pub(crate) type Configure =
-    Box<dyn Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> + Send + Sync>;
-
-const USER_AGENT: &str = concat!("weseedo-auth/", env!("CARGO_PKG_VERSION"));
-/// Of each of a connection's two buffers, in bytes.
-const BUFFER: usize = 16 * 1024;
-
 /// The token endpoint, and the API at the same origin.
 pub(crate) struct Endpoint {
-    uri: Uri,
-    configure: Configure,
+    address: Address,
+    settings: HttpSettings,
     agent: Agent,
 }
 
 impl Endpoint {
-    /// `uri` must have a scheme and a host.
-    pub(crate) fn new(uri: Uri, configure: Configure) -> Self {
-        // By the next renewal an idle connection would be stale, and until then it would hold
-        // buffers.
-        let config = configure(defaults(&uri).max_idle_connections(0))
-            .http_status_as_error(false)
-            .accept_encoding("")
-            // No setting lifts these: credentials never travel to another host, nor in plain text.
-            .max_redirects(0)
-            .https_only(is_https(&uri))
-            .build();
-        Self { agent: agent(config), uri, configure }
+    pub(crate) fn new(address: Address, configure: Configure) -> Result<Self, ConfigError> {
+        let settings = HttpSettings::new(configure);
+        let agent = settings.token_agent(&address)?;
+        Ok(Self { address, settings, agent })
     }
 
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// The settings of the token request.
-    pub(crate) fn config(&self) -> &Config {
-        self.agent.config()
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// An agent for API calls.
     pub(crate) fn api_agent(&self, middleware: impl Middleware) -> Agent {
-        let config = (self.configure)(defaults(&self.uri));
-        agent(
-            config
-                .https_only(is_https(&self.uri))
-                // The same host is not the same origin: ureq's other choice would carry the token
-                // to another port.
-                .redirect_auth_headers(RedirectAuthHeaders::Never)
-                .middleware(middleware)
-                .build(),
-        )
-    }
-
-    /// Whether `uri` is the API's: the token endpoint's scheme, host and port (RFC 6454 section 4),
-    /// but not the endpoint.
-    pub(crate) fn is_api(&self, uri: &Uri) -> bool {
-        let hosts = uri.host().zip(self.uri.host());
-        uri.scheme() == self.uri.scheme()
-            && hosts.is_some_and(|(theirs, ours)| theirs.eq_ignore_ascii_case(ours))
-            && port(uri) == port(&self.uri)
-            && uri.path() != self.uri.path()
+        self.settings.api_agent(&self.address, middleware)
     }
 
     /// Asks for a token, once.
@@ -95,21 +56,20 @@ impl Endpoint {
         clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
         warn_of_traced_secrets();
-        debug!("asking {} for a token, client {:?}", self.uri, grant.client_id());
+        let uri = self.address.uri();
+        debug!("asking {uri} for a token, client {:?}", grant.client_id());
+        let own = self.agent.config().timeouts().global;
+        let timeout = own.map_or(timeout, |own| own.min(timeout));
+        let unreached = |error| self.unreached(error, timeout);
         let body = grant.to_json();
         let sent = clock();
         let request = self
             .agent
-            .post(&self.uri)
+            .post(uri)
             .header("accept", "application/json")
             .header("content-type", "application/json");
-        let config = request.config();
-        let own = self.agent.config().timeouts().global;
-        let mut response = config
-            .timeout_global(Some(own.map_or(timeout, |own| own.min(timeout))))
-            .build()
-            .send(&body[..])
-            .map_err(transport)?;
+        let request = request.config().timeout_global(Some(timeout)).build();
+        let mut response = request.send(&body[..]).map_err(unreached)?;
 
         let status = response.status().as_u16();
         // One byte more than can be used tells a body that is too large.
@@ -117,7 +77,7 @@ impl Endpoint {
         let mut buffer = Zeroizing::new(vec![0; announced.unwrap_or(MAX_BODY).min(MAX_BODY) + 1]);
         let body = match status {
             200..=299 => read(response.body_mut().as_reader(), &mut buffer)
-                .map_err(|e| transport(e.into()))?,
+                .map_err(|error| unreached(error.into()))?,
             // Only a body that arrived whole is quoted: half a secret would not be recognized.
             400..=499 => read(response.body_mut().as_reader(), &mut buffer).unwrap_or_default(),
             _ => &[],
@@ -131,54 +91,55 @@ impl Endpoint {
                 return Err(Error::InvalidResponse(InvalidResponse::Expired));
             }
             Err(Error::Rejected { status: 404 | 405, description, .. }) => {
-                *description = Some(self.no_endpoint(description.take()));
+                let hint = format!(
+                    "no token endpoint at {uri}: look its path up in the environment's OpenAPI \
+                     document and set it with Builder::token_path"
+                );
+                response::add(description, &hint);
             }
             _ => {}
         }
         token
     }
 
-    fn no_endpoint(&self, description: Option<String>) -> String {
-        let said = description.map(|text| format!("{text}: ")).unwrap_or_default();
-        format!(
-            "{said}no token endpoint at {}: look its path up in the environment's OpenAPI document and set it with \
-             Builder::token_path",
-            self.uri
-        )
+    /// The error of a call whose time is over before the endpoint was asked, or while it was.
+    pub(crate) fn timed_out(&self, timeout: Duration) -> Error {
+        self.unreached(ureq::Error::Timeout(ureq::Timeout::Global), timeout)
     }
-}
 
-fn defaults(uri: &Uri) -> ConfigBuilder<AgentScope> {
-    let config = Agent::config_builder()
-        .user_agent(USER_AGENT)
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        // A header that fills the buffer would read as a closed connection.
-        .max_response_header_size(BUFFER - 1);
-    // ureq's own default is rustls, whether it is there or not.
-    #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
-    let config = config.tls_config(
-        ureq::tls::TlsConfig::builder().provider(ureq::tls::TlsProvider::NativeTls).build(),
-    );
-    // What the environment's variables name is no place for plain text that stays on this machine.
-    if is_https(uri) { config } else { config.proxy(None) }
-}
-
-fn agent(config: Config) -> Agent {
-    #[cfg(feature = "wipe")]
-    let agent = wipe::agent(config);
-    #[cfg(not(feature = "wipe"))]
-    let agent = Agent::new_with_config(config);
-    agent
-}
-
-pub(crate) fn is_https(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("https")
-}
-
-/// The port that is asked: the scheme's own one where none is written.
-fn port(uri: &Uri) -> u16 {
-    uri.port_u16().unwrap_or(if is_https(uri) { 443 } else { 80 })
+    /// Says where there was no answer from, and after which time.
+    fn unreached(&self, error: ureq::Error, timeout: Duration) -> Error {
+        let config = self.agent.config();
+        let proxy = config.proxy().filter(|proxy| !proxy.is_no_proxy(self.address.uri()));
+        let proxy =
+            proxy.map(|proxy| format!(" through the proxy {}:{}", proxy.host(), proxy.port()));
+        let reason = match &error {
+            ureq::Error::Timeout(ureq::Timeout::Global) => format!("timed out after {timeout:.1?}"),
+            ureq::Error::Timeout(phase) => {
+                let timeouts = config.timeouts();
+                let time = match phase {
+                    ureq::Timeout::PerCall => timeouts.per_call,
+                    ureq::Timeout::Resolve => timeouts.resolve,
+                    ureq::Timeout::Connect => timeouts.connect,
+                    ureq::Timeout::SendRequest => timeouts.send_request,
+                    ureq::Timeout::SendBody => timeouts.send_body,
+                    ureq::Timeout::RecvResponse => timeouts.recv_response,
+                    ureq::Timeout::RecvBody => timeouts.recv_body,
+                    _ => None,
+                };
+                let time = time.map(|time| format!(" after {time:.1?}")).unwrap_or_default();
+                format!("timed out{time} ({phase})")
+            }
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        let place = self.address.host_and_port();
+        let text = format!(
+            "no answer from the token endpoint at {place}{}: {reason}",
+            proxy.unwrap_or_default()
+        );
+        Error::unreached(text, error)
+    }
 }
 
 /// Reads until the end, or until `buffer` is full.
@@ -193,10 +154,6 @@ fn read(mut reader: impl Read, buffer: &mut [u8]) -> io::Result<&[u8]> {
     Ok(&buffer[..length])
 }
 
-fn transport(error: ureq::Error) -> Error {
-    Error::Transport(Arc::new(error))
-}
-
 /// ureq-proto logs the raw bytes of answers and the headers of requests, whatever they hold.
 fn warn_of_traced_secrets() {
     static ONCE: Once = Once::new();
@@ -204,47 +161,5 @@ fn warn_of_traced_secrets() {
         ONCE.call_once(|| {
             warn!("the log shows access tokens: ureq_proto is logged at trace, set the filter ureq_proto=debug");
         });
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    /// <https://www.rfc-editor.org/rfc/rfc6454#section-4>
-    #[test]
-    fn api_is_what_has_the_same_origin_but_for_the_token_endpoint() {
-        let is_api = |endpoint: &str, uri: &str| {
-            let endpoint = Endpoint::new(endpoint.parse().unwrap(), Box::new(|config| config));
-            endpoint.is_api(&uri.parse().unwrap())
-        };
-        let endpoint = "https://api.example/v2/token";
-        for uri in [
-            "https://api.example/",
-            "https://api.example/v2/meetings?token=x",
-            "https://API.Example/v2/TOKEN",
-            "https://api.example:443/v2",
-            "HTTPS://api.example:443/v2",
-        ] {
-            assert!(is_api(endpoint, uri), "{uri}");
-            assert!(is_api("https://api.example:443/v2/token", uri), "{uri}");
-        }
-        for uri in [
-            "http://api.example/v2",
-            "http://api.example:443/v2",
-            "https://api.example:8443/v2",
-            "https://api.example.evil.example/v2",
-            "https://evil.example/api.example",
-            "https://api.example@evil.example/",
-            "https://api.example./v2",
-            "https://api.example/v2/token",
-            "https://api.example/v2/token?x",
-            "/v2/meetings",
-        ] {
-            assert!(!is_api(endpoint, uri), "{uri}");
-        }
-        assert!(is_api("http://localhost:80/token", "http://localhost/v2"));
-        assert!(!is_api("http://localhost/token", "http://127.0.0.1/v2"));
-        assert!(is_api("http://[::1]:8080/token", "http://[::1]:8080/v2"));
     }
 }

@@ -17,6 +17,7 @@ pub enum Error {
     Transport(Arc<ureq::Error>),
     /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will
     /// not help.
+    #[non_exhaustive]
     Rejected {
         /// The HTTP status code.
         status: u16,
@@ -29,6 +30,7 @@ pub enum Error {
         description: Option<String>,
     },
     /// The server can't answer now: 408, 429 or any 5xx status.
+    #[non_exhaustive]
     Unavailable {
         /// The HTTP status code.
         status: u16,
@@ -48,10 +50,10 @@ pub enum ConfigError {
     BaseUrl(&'static str),
     /// [`Builder::token_path`](super::Builder::token_path).
     TokenPath(&'static str),
-    /// [`Builder::timeout`](super::Builder::timeout).
-    Timeout(&'static str),
-    /// [`Builder::capacity`](super::Builder::capacity).
-    Capacity(&'static str),
+    /// [`Builder::timeout`](super::Builder::timeout) is zero.
+    Timeout,
+    /// [`Builder::capacity`](super::Builder::capacity) is zero.
+    Capacity,
     /// What [`Builder::http`](super::Builder::http) configured.
     Http(&'static str),
 }
@@ -66,6 +68,7 @@ pub enum InvalidResponse {
     /// The body as a whole: empty, too large, no JSON object…
     Body(&'static str),
     /// A field that is missing, stands twice, or holds what can't be used.
+    #[non_exhaustive]
     Field {
         /// `access_token`, `expires` or `token_type`.
         name: &'static str,
@@ -77,8 +80,20 @@ pub enum InvalidResponse {
 }
 
 impl Error {
-    pub(crate) fn timed_out() -> Self {
-        Self::Transport(Arc::new(ureq::Error::Timeout(ureq::Timeout::Global)))
+    /// Returns the error with which an API call through [`Bearer`](super::Bearer) or
+    /// [`with_token`](super::Authenticator::with_token) ended for want of a token; `None` if the call
+    /// itself failed.
+    #[must_use]
+    pub fn from_ureq(error: &ureq::Error) -> Option<&Self> {
+        match error {
+            ureq::Error::Other(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn unreached(text: String, error: ureq::Error) -> Self {
+        let unreached = Unreached { text, error };
+        Self::Transport(Arc::new(ureq::Error::Other(Box::new(unreached))))
     }
 
     /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
@@ -88,16 +103,18 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Transport(error) => match &**error {
+            Self::Transport(error) => match cause(error) {
                 // A TLS library's error text is the one thing that tells a certificate from a
                 // broken connection without depending on that library.
                 ureq::Error::Io(error) => !is_about_certificate(error),
                 #[cfg(feature = "native-tls")]
                 ureq::Error::NativeTls(error) => !is_about_certificate(error),
+                // RFC 9110 section 15.5.8: the proxy wants to know who asks. ureq keeps its status
+                // in the text alone.
+                ureq::Error::ConnectProxyFailed(text) => !text.contains("407"),
                 ureq::Error::Timeout(_)
                 | ureq::Error::HostNotFound
                 | ureq::Error::ConnectionFailed
-                | ureq::Error::ConnectProxyFailed(_)
                 | ureq::Error::Protocol(_) => true,
                 _ => false,
             },
@@ -126,15 +143,53 @@ impl Error {
     }
 }
 
+/// Where there was no answer from, and why.
+#[derive(Debug)]
+struct Unreached {
+    text: String,
+    error: ureq::Error,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Unreached {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// ureq's own error, without what this crate says of it.
+fn cause(error: &ureq::Error) -> &ureq::Error {
+    unreached(error).map_or(error, |unreached| &unreached.error)
+}
+
+fn unreached(error: &ureq::Error) -> Option<&Unreached> {
+    match error {
+        ureq::Error::Other(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Whether a certificate is at fault, and will be so later too: one that is not valid yet is what a
+/// machine sees that boots before its clock is set.
 fn is_about_certificate(error: &dyn std::error::Error) -> bool {
-    error.to_string().to_ascii_lowercase().contains("certificate")
+    let text = error.to_string().to_ascii_lowercase();
+    let is_early = ["not valid yet", "not yet valid", "notvalidyet"];
+    text.contains("certificate") && !is_early.iter().any(|early| text.contains(early))
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
-            Self::Transport(error) => write!(f, "no answer from the token endpoint: {error}"),
+            Self::Transport(error) => match unreached(error) {
+                Some(unreached) => unreached.fmt(f),
+                None => write!(f, "no answer from the token endpoint: {error}"),
+            },
             Self::Rejected { status, code, description } => {
                 write!(f, "token request rejected with status {status}")?;
                 for text in [code, description].into_iter().flatten() {
@@ -158,7 +213,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // Not the `Arc`, which nobody would think to downcast to.
-            Self::Transport(error) => Some(&**error),
+            Self::Transport(error) => Some(cause(error)),
             _ => None,
         }
     }
@@ -169,8 +224,8 @@ impl fmt::Display for ConfigError {
         let (setting, reason) = match self {
             Self::BaseUrl(reason) => ("base URL", reason),
             Self::TokenPath(reason) => ("token path", reason),
-            Self::Timeout(reason) => ("timeout", reason),
-            Self::Capacity(reason) => ("capacity", reason),
+            Self::Timeout => ("timeout", &"must be longer than zero"),
+            Self::Capacity => ("capacity", &"must be at least 1"),
             Self::Http(reason) => ("HTTP settings", reason),
         };
         write!(f, "{setting}: {reason}")
@@ -217,10 +272,7 @@ mod tests {
         let unavailable = |retry_after| Error::Unavailable { status: 503, retry_after };
         let invalid = Error::InvalidResponse;
         for (error, text) in [
-            (
-                Error::Config(ConfigError::Capacity("must be at least 1")),
-                "capacity: must be at least 1",
-            ),
+            (Error::Config(ConfigError::Capacity), "capacity: must be at least 1"),
             (
                 transport(ureq::Error::HostNotFound),
                 "no answer from the token endpoint: host not found",

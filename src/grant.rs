@@ -80,6 +80,21 @@ impl Grant {
         }
     }
 
+    /// The name of a secret that starts or ends with white space, if there is one.
+    pub(crate) fn secret_with_space(&self) -> Option<&'static str> {
+        let has_space = |secret: &Secret| secret.expose().trim().len() < secret.expose().len();
+        match self {
+            Self::ClientCredentials { client_secret, .. }
+            | Self::Password { client_secret, .. }
+                if has_space(client_secret) =>
+            {
+                Some("client_secret")
+            }
+            Self::Password { password, .. } if has_space(password) => Some("password"),
+            _ => None,
+        }
+    }
+
     /// The body of the token request, in a buffer that never grew: growth would leave a copy
     /// behind.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {

@@ -31,6 +31,15 @@ pub(crate) enum Landing {
     Gone,
 }
 
+/// What came of waiting.
+pub(crate) enum Waited {
+    Outcome(Result<Token, Error>),
+    /// There is time left, but nobody to wait for.
+    StartOver,
+    /// The time is over.
+    InVain,
+}
+
 impl Flight {
     /// A flight that lasts no longer than `timeout`.
     pub(super) fn new(started: Moment, timeout: Duration) -> Self {
@@ -57,30 +66,26 @@ impl Flight {
         self.landed.notify_all();
     }
 
-    /// Waits for the outcome until `deadline`; `None` is to start over.
+    /// Waits for the outcome until `deadline`.
     #[cold]
-    pub(crate) fn wait(
-        &self,
-        deadline: Instant,
-        clock: impl Fn() -> Moment,
-    ) -> Option<Result<Token, Error>> {
+    pub(crate) fn wait(&self, deadline: Instant, clock: impl Fn() -> Moment) -> Waited {
         let mut landing = lock(&self.landing);
         loop {
             // By the caller's clock, whatever the operating system's timer thinks: it may be wrong,
             // or wake for nothing.
             let now = clock();
-            let left = now.until(deadline.min(self.abandoned_at));
+            let is_late = now.monotonic >= deadline;
             match &*landing {
-                Some(Landing::Token(token)) => return Some(Ok(token.clone())),
-                Some(Landing::Failed(error)) => return Some(Err(error.clone())),
-                Some(Landing::OutOfTime(error)) if now.monotonic >= deadline => {
-                    return Some(Err(error.clone()));
+                Some(Landing::Token(token)) => return Waited::Outcome(Ok(token.clone())),
+                Some(Landing::Failed(error)) => return Waited::Outcome(Err(error.clone())),
+                Some(Landing::OutOfTime(error)) if is_late => {
+                    return Waited::Outcome(Err(error.clone()));
                 }
-                Some(Landing::OutOfTime(_) | Landing::Gone) => return None,
-                None if now.monotonic >= deadline => return Some(Err(Error::timed_out())),
-                None if left.is_zero() => return None,
-                None => {}
+                None if is_late => return Waited::InVain,
+                None if !self.is_abandoned(now) => {}
+                Some(Landing::OutOfTime(_) | Landing::Gone) | None => return Waited::StartOver,
             }
+            let left = now.until(deadline.min(self.abandoned_at));
             let woken = self.landed.wait_timeout(landing, left);
             landing = woken.unwrap_or_else(PoisonError::into_inner).0;
         }

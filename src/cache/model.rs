@@ -47,7 +47,7 @@ impl World {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(..) => panic!("no renewal is due"),
                 Claim::Wait(flight) => {
-                    if let Some(outcome) = flight.wait(now.monotonic + HOUR, || now) {
+                    if let Waited::Outcome(outcome) = flight.wait(now.monotonic + HOUR, || now) {
                         return outcome;
                     }
                 }

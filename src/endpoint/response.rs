@@ -7,13 +7,15 @@ use ureq::http::header::{DATE, HeaderName, RETRY_AFTER};
 
 use crate::clock::{Moment, Span};
 use crate::endpoint::json::{self, Found};
-use crate::endpoint::redact::quotable;
+use crate::endpoint::redact::{Private, Quote};
 use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
 use crate::token::Token;
 
 /// The most that is read of an answer's body, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
+/// Stands for a description that can't be quoted.
+const WITHHELD: &str = "withheld: the server's words come too close to a secret or user name";
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
@@ -103,22 +105,46 @@ fn string(
 
 /// The `code` and `description` of [`Error::Rejected`].
 fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
-    let quote = |text: &str| quotable(text, &grant.private_texts());
-    // A body that was cut could hold half a secret, which no search for the whole would find.
+    let (code, mut description) = quoted(body, &Private::new(&grant.private_texts()));
+    if let Some(name) = grant.secret_with_space() {
+        let hint = format!("{name} starts or ends with white space, such as a file's line end");
+        add(&mut description, &hint);
+    }
+    (code, description)
+}
+
+/// Adds a hint of ours to what the server says.
+pub(super) fn add(description: &mut Option<String>, hint: &str) {
+    let said = description.take().map(|text| format!("{text}: ")).unwrap_or_default();
+    *description = Some(format!("{said}{hint}"));
+}
+
+fn quoted(body: &[u8], private: &Private) -> (Option<String>, Option<String>) {
+    let described = |quote| match quote {
+        Quote::Nothing => None,
+        Quote::Withheld => Some(WITHHELD.to_owned()),
+        Quote::Text(text) => Some(text),
+    };
+    // What is too large to be read whole is not quoted in part either.
     let Some(text) = str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return (None, None);
     };
     let names = ["error", "error_description", "message", "name"];
-    if let Some(found) = json::object(text, names) {
-        let [code, descriptions @ ..] = found.map(|found| match found {
-            Found::Once(raw) => quote(&json::string(raw)?),
+    if let Some([code, descriptions @ ..]) = json::object(text, names) {
+        let string = |found| match found {
+            Found::Once(raw) => json::string(raw),
             Found::Missing | Found::Repeated => None,
-        });
-        return (code, descriptions.into_iter().flatten().next());
+        };
+        let mut descriptions = descriptions.into_iter().filter_map(string);
+        return (
+            string(code).and_then(|text| private.code(&text)),
+            descriptions.find_map(|text| described(private.description(&text))),
+        );
     }
     // Half of a JSON text is not fit to be read.
     let is_json = text.trim_ascii_start().starts_with(['{', '[']);
-    (None, if is_json { None } else { quote(text) })
+    let quote = if is_json { Quote::Nothing } else { private.description(text) };
+    (None, described(quote))
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
@@ -439,19 +465,41 @@ mod tests {
             assert_eq!(rejected(body), (code, description), "{body}");
         }
         assert_eq!(rejected(b"\xff"), (None, None));
-        assert_eq!(
-            rejected("x".repeat(MAX_BODY + 1)),
-            (None, None),
-            "half a secret could be in it"
-        );
+        assert_eq!(rejected("x".repeat(MAX_BODY + 1)), (None, None));
     }
 
     #[test]
     fn refusal_quotes_nothing_private() {
-        let body = r#"{"error":"s3cr3t","error_description":"client s\u0033cr3t: user jan has no p4ss\u001b[31m"}"#;
-        let (code, description) = rejected(body);
-        assert_eq!(code.as_deref(), Some("***"));
-        assert_eq!(description.as_deref(), Some("client ***: user *** has no *** [31m"));
+        let withheld = || Some(WITHHELD.to_owned());
+        let body = r#"{"error":"s3cr3t","error_description":"client s\u0033cr3t: no p4ss"}"#;
+        assert_eq!(rejected(body), (None, withheld()));
+        let body = r#"{"error":"invalid_client","message":"user JAN","name":"NotAuthenticated"}"#;
+        assert_eq!(rejected(body), (Some("invalid_client".to_owned()), withheld()));
+        assert_eq!(rejected("user 'jan'"), (None, withheld()));
+    }
+
+    #[test]
+    fn white_space_around_a_secret_is_told() {
+        let told = |grant: &Grant, body: &str| match parse(
+            401,
+            &headers(&[]),
+            body.as_bytes(),
+            Moment::now(),
+            grant,
+        ) {
+            Err(Error::Rejected { description, .. }) => description.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        };
+        let spaced = "starts or ends with white space, such as a file's line end";
+        let grant = Grant::client_credentials("id", "s3cr3t\n");
+        assert_eq!(told(&grant, ""), format!("client_secret {spaced}"));
+        assert_eq!(
+            told(&grant, "No such client"),
+            format!("No such client: client_secret {spaced}")
+        );
+        let grant = Grant::password("id", "s3cr3t", "jan", " p4ss");
+        assert_eq!(told(&grant, ""), format!("password {spaced}"));
+        assert_eq!(told(&Grant::password("id", "s3cr3t", "jan ", "p4 ss"), ""), "");
     }
 
     /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>

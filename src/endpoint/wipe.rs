@@ -3,19 +3,15 @@
 
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use zeroize::Zeroize;
 
 use crate::endpoint::resolve::Lookup;
 
-/// An agent like `Agent::new_with_config`'s that leaves no plaintext in the buffers of its
-/// connections.
-pub(crate) fn agent(config: Config) -> Agent {
+/// An agent that leaves no plaintext in the buffers of its connections.
+pub(crate) fn agent(config: Config, connector: impl Connector<()>) -> Agent {
     // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
-    let connector = DefaultConnector::new().chain(WipingConnector);
-    Agent::with_parts(config, connector, Lookup)
+    Agent::with_parts(config, connector.chain(WipingConnector), Lookup)
 }
 
 #[derive(Debug)]
@@ -29,53 +25,72 @@ impl<In: Transport> Connector<In> for WipingConnector {
         _: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(WipingTransport))
+        Ok(chained.map(|inner| WipingTransport { inner, used: 0 }))
     }
 }
 
 #[derive(Debug)]
-struct WipingTransport<In: Transport>(In);
+struct WipingTransport<In: Transport> {
+    inner: In,
+    /// How many bytes of the input buffer have been used at most since it was wiped: those that were
+    /// received, and those that were sent, since ureq reads a chunked body into it on its way out.
+    used: usize,
+}
 
 impl<In: Transport> WipingTransport<In> {
-    fn wipe(&mut self) {
-        let buffers = self.0.buffers();
-        // With nothing left to consume, the whole buffer is free to be appended to.
+    fn wipe_input(&mut self) {
+        let buffers = self.inner.buffers();
+        // With nothing left to consume, the whole buffer is free to be appended to, and every byte
+        // lay no further from its start than there were bytes in all.
         buffers.input_consume(buffers.input().len());
-        buffers.input_append_buf().zeroize();
-        buffers.output().zeroize();
+        let free = buffers.input_append_buf();
+        let used = self.used.min(free.len());
+        free[..used].zeroize();
+        self.used = 0;
     }
 }
 
 impl<In: Transport> Transport for WipingTransport<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let result = self.0.transmit_output(amount, timeout);
-        self.0.buffers().output()[..amount].zeroize();
+        let result = self.inner.transmit_output(amount, timeout);
+        self.inner.buffers().output()[..amount].zeroize();
+        self.used = self.used.saturating_add(amount);
         result
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.0.await_input(timeout)
+        let before = self.inner.buffers().input().len();
+        let result = self.inner.await_input(timeout);
+        let received = self.inner.buffers().input().len().saturating_sub(before);
+        self.used = self.used.saturating_add(received);
+        result
     }
 
     /// ureq asks this right before it puts a connection into the pool, with all input consumed.
     fn is_open(&mut self) -> bool {
-        if self.0.buffers().input().is_empty() {
-            self.wipe();
+        if self.inner.buffers().input().is_empty() {
+            self.wipe_input();
         }
-        self.0.is_open()
+        self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.inner.is_tls()
     }
 }
 
 impl<In: Transport> Drop for WipingTransport<In> {
     fn drop(&mut self) {
-        self.wipe();
+        self.wipe_input();
+        // What was sent is wiped already. To look whether something was left unsent costs a tenth of
+        // wiping all of it.
+        let output = self.inner.buffers().output();
+        if output.iter().fold(0, |all, byte| all | byte) != 0 {
+            output.zeroize();
+        }
     }
 }

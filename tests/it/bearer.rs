@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use mockito::{Matcher, Mock, Server, ServerGuard};
 use weseedo_auth::ureq::config::RedirectAuthHeaders;
@@ -153,7 +154,7 @@ fn other_statuses_leave_the_token_in_use() {
 }
 
 #[test]
-fn error_on_the_way_to_a_token_can_be_downcast() {
+fn error_on_the_way_to_a_token_can_be_told_from_the_calls_own() {
     let mut server = Server::new();
     server.mock("POST", PATH).with_status(401).create();
     let api = api_mock(&mut server, Matcher::Any).expect(0).create();
@@ -161,8 +162,7 @@ fn error_on_the_way_to_a_token_can_be_downcast() {
     let by_agent = authenticator.agent(grant()).get(meetings(&server)).call().unwrap_err();
     let by_call = authenticator.with_token(&grant(), |_| Ok(())).unwrap_err();
     for error in [by_agent, by_call] {
-        let ureq::Error::Other(error) = error else { panic!("{error:?}") };
-        assert_eq!(error.downcast_ref::<Error>().unwrap().status(), Some(401));
+        assert_eq!(Error::from_ureq(&error).unwrap().status(), Some(401));
     }
     api.assert();
 }
@@ -226,6 +226,49 @@ fn api_path_that_refuses_every_token_does_not_cost_a_token_request_a_call() {
     });
     api.assert();
     tokens.assert();
+}
+
+#[test]
+fn calls_own_error_is_none_of_this_crates() {
+    assert!(Error::from_ureq(&ureq::Error::StatusCode(401)).is_none());
+    assert!(Error::from_ureq(&ureq::Error::Other("x".into())).is_none());
+}
+
+#[test]
+fn agent_waits_for_nobody_for_ever() {
+    let server = Server::new();
+    let timeouts = |builder: Builder| {
+        let timeouts = builder.build().unwrap().agent(grant()).config().timeouts();
+        (timeouts.connect, timeouts.recv_response)
+    };
+    let seconds = |n| Some(Duration::from_secs(n));
+    assert_eq!(timeouts(builder(&server)), (seconds(10), seconds(60)));
+    let settings = builder(&server)
+        .http(|http| http.timeout_connect(None).timeout_recv_response(Some(Duration::ZERO)));
+    assert_eq!(timeouts(settings), (None, seconds(0)));
+}
+
+#[test]
+fn agent_keeps_ten_connections_to_the_api() {
+    const THREADS: usize = 10;
+    let together = Barrier::new(THREADS);
+    let server = support::Server::keeping(move |request| {
+        if request.starts_with("POST") {
+            return token_answer("t", HOUR);
+        }
+        together.wait();
+        answer("200 OK", "", "").replace("Connection: close\r\n", "")
+    });
+    let agent = server.builder().build().unwrap().agent(grant());
+    let url = format!("{}/api", server.base_url);
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| agent.get(&url).call().unwrap());
+            }
+        });
+    }
+    assert_eq!(server.connections(), 1 + THREADS);
 }
 
 #[test]

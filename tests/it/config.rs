@@ -1,9 +1,10 @@
 //! Settings that cannot work are caught by `build`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use weseedo_auth::ureq::Proxy;
-use weseedo_auth::{Authenticator, Builder, ConfigError, Environment, Error};
+use weseedo_auth::{Authenticator, Builder, ConfigError, Environment, Error, Grant};
 
 fn builder(base_url: &str) -> Builder {
     Authenticator::builder(Environment::Custom(base_url.to_owned()))
@@ -131,11 +132,8 @@ fn token_path_must_be_a_path() {
 #[test]
 fn numbers_out_of_range_are_refused() {
     let builder = || builder("http://localhost");
-    assert_eq!(
-        refused(builder().timeout(Duration::ZERO)),
-        ConfigError::Timeout("must be longer than zero")
-    );
-    assert_eq!(refused(builder().capacity(0)), ConfigError::Capacity("must be at least 1"));
+    assert_eq!(refused(builder().timeout(Duration::ZERO)), ConfigError::Timeout);
+    assert_eq!(refused(builder().capacity(0)), ConfigError::Capacity);
     builder()
         .timeout(Duration::MAX)
         .capacity(usize::MAX)
@@ -192,4 +190,21 @@ fn plain_http_goes_through_no_proxy_elsewhere() {
         refused(proxied("http://proxy.example:3128")),
         ConfigError::Http("the proxy must be on a loopback host: the base URL is plain http")
     );
+}
+
+#[test]
+fn function_that_answers_differently_for_the_agent_is_checked_again() {
+    let calls = AtomicUsize::new(0);
+    let authenticator = builder("http://localhost")
+        .http(move |http| match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => http,
+            _ => http.proxy(Proxy::new("http://proxy.example:3128").ok()),
+        })
+        .build()
+        .unwrap();
+    let grant = Grant::client_credentials("id", "s3cr3t");
+    let error = authenticator.agent(grant).get("http://localhost/api").call().unwrap_err();
+    let Some(Error::Config(error)) = Error::from_ureq(&error) else { panic!("{error:?}") };
+    let reason = "the proxy must be on a loopback host: the base URL is plain http";
+    assert_eq!(*error, ConfigError::Http(reason));
 }

@@ -28,6 +28,13 @@ fn target_directory() -> &'static Path {
         build.args(["build", "--examples", "--offline", "--quiet", "--no-default-features"]);
         build.arg("--target-dir").arg(directory.parent().unwrap());
         build.args(["--features", &features()]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What cargo tells a test of its package would make build scripts run again.
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(name);
+            }
+        }
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -41,6 +48,7 @@ fn target_directory() -> &'static Path {
 /// Those that this test is built with.
 fn features() -> String {
     let features = [
+        ("default", cfg!(feature = "default")),
         ("rustls", cfg!(feature = "rustls")),
         ("native-tls", cfg!(feature = "native-tls")),
         ("platform-verifier", cfg!(feature = "platform-verifier")),

@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token};
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+use weseedo_auth::ureq::Proxy;
+use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token, ureq};
 
 use crate::support::{
     DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, stall, token_answer,
@@ -48,13 +50,20 @@ fn half(text: &str) -> String {
     text[..text.len() / 2].to_owned()
 }
 
+/// A port on loopback where nobody listens.
+fn dead_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
 #[test]
 fn refused_connection() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let base_url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    let authenticator = Authenticator::new(Environment::Custom(base_url)).unwrap();
-    assert_not_reached(&authenticator, Duration::from_secs(5));
+    let port = dead_port();
+    let environment = Environment::Custom(format!("http://127.0.0.1:{port}"));
+    let authenticator = Authenticator::new(environment).unwrap();
+    let error = assert_not_reached(&authenticator, Duration::from_secs(5));
+    let place =
+        format!("no answer from the token endpoint at 127.0.0.1:{port}: Connection refused");
+    assert!(error.to_string().starts_with(&place), "{error}");
 }
 
 #[test]
@@ -63,7 +72,58 @@ fn unknown_host() {
     let environment = Environment::Custom("https://weseedo-auth.invalid".to_owned());
     let timeout = Duration::from_secs(3);
     let authenticator = Authenticator::builder(environment).timeout(timeout).build().unwrap();
-    assert_not_reached(&authenticator, timeout * 2);
+    let error = assert_not_reached(&authenticator, timeout * 2);
+    assert!(error.to_string().contains("at weseedo-auth.invalid:443: "), "{error}");
+}
+
+#[test]
+fn timeout_names_the_time() {
+    let server = Server::start(|_, stream| stall(stream));
+    let builder = server.builder().timeout(TIMEOUT).retries(0);
+    let error = assert_not_reached(&builder.build().unwrap(), TIMEOUT + MARGIN);
+    let text = error.to_string();
+    assert!(text.ends_with(": timed out after 400.0ms"), "{text}");
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    assert!(matches!(source, Some(ureq::Error::Timeout(ureq::Timeout::Global))), "{error:?}");
+
+    let builder = server.builder().retries(0);
+    let builder = builder.http(|http| http.timeout_recv_response(Some(TIMEOUT)));
+    let error = assert_not_reached(&builder.build().unwrap(), TIMEOUT + MARGIN);
+    let text = error.to_string();
+    assert!(text.ends_with(": timed out after 400.0ms (receive response)"), "{text}");
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn behind_proxy(port: u16) -> Authenticator {
+    let environment = Environment::Custom("https://weseedo-auth.invalid".to_owned());
+    let builder = Authenticator::builder(environment).http(move |http| {
+        http.proxy(Proxy::new(&format!("http://jan:hunter2@127.0.0.1:{port}")).ok())
+    });
+    builder.retries(1).build().unwrap()
+}
+
+#[test]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn dead_proxy_is_named() {
+    let port = dead_port();
+    let error = assert_not_reached(&behind_proxy(port), Duration::from_secs(5));
+    let text = error.to_string();
+    let place = format!("weseedo-auth.invalid:443 through the proxy 127.0.0.1:{port}: ");
+    assert!(text.contains(&place) && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn proxy_that_wants_to_know_who_asks_is_not_asked_again() {
+    for (status, is_transient) in [("407 Who?", false), ("503 Busy", true)] {
+        let proxy = Server::answering(move |_| answer(status, "", ""));
+        let port = proxy.base_url.rsplit(':').next().unwrap().parse().unwrap();
+        let error = behind_proxy(port).get_token(&grant()).unwrap_err();
+        assert!(matches!(error, Error::Transport(_)), "{error:?}");
+        assert_eq!(error.is_transient(), is_transient, "{error}");
+        assert!(error.to_string().contains(&status[..3]), "{error}");
+        assert_eq!(proxy.connections(), 1 + usize::from(is_transient));
+    }
 }
 
 #[test]

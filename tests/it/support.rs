@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use rcgen::{CertificateParams, KeyPair};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+use rustls::{
+    HandshakeKind, ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer,
+};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use weseedo_auth::ureq::tls::Certificate;
 use weseedo_auth::{Authenticator, Builder, Environment, Error, Grant};
@@ -68,15 +70,16 @@ impl Server {
     }
 }
 
-/// Asks for a token from who does not give one, and checks that the call ends in time, with an
-/// error that may pass.
+/// Asks for a token from who does not give one, and checks that the call ends in time, with an error
+/// that may pass, which it returns.
 #[track_caller]
-pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) {
+pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) -> Error {
     let start = Instant::now();
     let error = authenticator.get_token(&grant()).unwrap_err();
     let took = start.elapsed();
     assert!(matches!(error, Error::Transport(_)) && error.is_transient(), "{error:?}");
     assert!(took < in_time, "{took:?}");
+    error
 }
 
 pub fn grant() -> Grant {
@@ -148,19 +151,20 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// Answers one request over TLS.
+/// Answers one request over TLS, and returns what handshake there was.
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn answer_over_tls(
     stream: TcpStream,
     config: &Arc<ServerConfig>,
     answer: impl FnOnce(&str) -> String,
-) {
+) -> Option<HandshakeKind> {
     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
     let request = read_request(&mut stream);
     let _ = stream.write_all(answer(&request).as_bytes());
     stream.conn.send_close_notify();
     let _ = stream.flush();
+    stream.conn.handshake_kind()
 }
 
 /// A self-signed certificate, and a server's settings with it.

@@ -1,18 +1,19 @@
 //! Certificates that are trusted, and those that must not be.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::CertificateParams;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use time::OffsetDateTime;
 use weseedo_auth::ureq;
-use weseedo_auth::ureq::tls::{Certificate, TlsConfig, TlsProvider};
+use weseedo_auth::ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use weseedo_auth::{Authenticator, Environment, Error};
 
 use crate::support::{
     HOUR, Server, answer, answer_over_tls, assert_not_reached, certificate, grant, token_answer,
+    wait_until,
 };
 
 fn params(host: &str) -> CertificateParams {
@@ -27,41 +28,52 @@ const PROVIDERS: &[TlsProvider] = &[
     TlsProvider::NativeTls,
 ];
 
-/// A server with a certificate, and an authenticator that trusts `trusted`.
+/// A server with a certificate, an authenticator that trusts `trusted`, and the handshakes so far.
 fn server(
     provider: TlsProvider,
     config: Arc<ServerConfig>,
-    trusted: Option<Certificate<'static>>,
-) -> (Server, Authenticator) {
+    trusted: Option<RootCerts>,
+) -> (Server, Authenticator, Arc<Mutex<Vec<HandshakeKind>>>) {
+    let handshakes = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&handshakes);
     let server = Server::start(move |_, stream| {
-        answer_over_tls(stream, &config, |request| {
+        let handshake = answer_over_tls(stream, &config, |request| {
             if request.starts_with("POST") {
                 token_answer("t0k3n", HOUR)
             } else {
                 answer("200 OK", "", request)
             }
         });
+        theirs.lock().unwrap().extend(handshake);
     });
-    let environment = Environment::Custom(server.base_url.replace("http:", "https:"));
+    let environment = Environment::Custom(https(&server));
     let authenticator = Authenticator::builder(environment).http(move |http| {
         let tls = TlsConfig::builder().provider(provider);
         let tls = match trusted.clone() {
-            Some(trusted) => tls.root_certs([trusted].into()),
+            Some(trusted) => tls.root_certs(trusted),
             None => tls,
         };
         http.tls_config(tls.build())
     });
-    (server, authenticator.build().unwrap())
+    (server, authenticator.build().unwrap(), handshakes)
+}
+
+fn https(server: &Server) -> String {
+    server.base_url.replace("http:", "https:")
+}
+
+fn roots(trusted: Certificate<'static>) -> Option<RootCerts> {
+    Some([trusted].into())
 }
 
 #[test]
 fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
-        let (server, authenticator) = server(*provider, config, Some(trusted));
+        let (server, authenticator, _) = server(*provider, config, roots(trusted));
         let token = authenticator.get_token(&grant()).unwrap();
         assert_eq!(token.access_token(), "t0k3n");
-        let url = format!("{}/api", server.base_url.replace("http:", "https:"));
+        let url = format!("{}/api", https(&server));
         let mut answer = authenticator.agent(grant()).get(url).call().unwrap();
         let echo = answer.body_mut().read_to_string().unwrap();
         assert!(echo.contains("\r\nauthorization: Bearer t0k3n\r\n"), "{echo}");
@@ -78,11 +90,117 @@ fn bad_certificates_are_told_and_not_tried_again() {
         PROVIDERS.iter().flat_map(|p| cases.iter().map(move |case| (p, case)))
     {
         let (trusted, config) = certificate(params);
-        let (server, authenticator) = server(*provider, config, is_trusted.then_some(trusted));
+        let trusted = if *is_trusted { roots(trusted) } else { None };
+        let (server, authenticator, _) = server(*provider, config, trusted);
         let error = authenticator.get_token(&grant()).unwrap_err();
         assert!(matches!(error, Error::Transport(_)) && !error.is_transient(), "{error:?}");
         assert!(error.to_string().contains("certificate"), "{error}");
         assert_eq!(server.connections(), 1);
+    }
+}
+
+/// A machine that boots before its clock is set sees one.
+#[test]
+fn certificate_that_is_not_valid_yet_is_tried_again() {
+    let mut early = params("127.0.0.1");
+    early.not_before = OffsetDateTime::UNIX_EPOCH + time::Duration::days(365 * 80);
+    early.not_after = early.not_before + time::Duration::DAY;
+    for provider in PROVIDERS {
+        let (trusted, config) = certificate(&early);
+        let (server, authenticator, _) = server(*provider, config, roots(trusted));
+        let error = authenticator.get_token(&grant()).unwrap_err();
+        assert!(matches!(error, Error::Transport(_)) && error.is_transient(), "{error:?}");
+        assert_eq!(server.connections(), 3);
+    }
+}
+
+#[test]
+#[cfg(feature = "wipe")]
+fn one_tls_set_up_serves_all_token_requests() {
+    for provider in PROVIDERS {
+        let (trusted, config) = certificate(&params("127.0.0.1"));
+        let (_server, authenticator, handshakes) = server(*provider, config, roots(trusted));
+        for requests in 1..=3 {
+            authenticator.get_token(&grant()).unwrap();
+            authenticator.forget(&grant());
+            wait_until(|| handshakes.lock().unwrap().len() == requests);
+        }
+        // native-tls keeps its set-up too, but resumes no session.
+        let resumes = matches!(provider, TlsProvider::Rustls);
+        let later = if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full };
+        assert_eq!(*handshakes.lock().unwrap(), [HandshakeKind::Full, later, later]);
+    }
+}
+
+/// Runs again in a process of its own, whose trust can be taken away after the first request.
+#[test]
+#[cfg(all(feature = "wipe", feature = "native-tls", target_os = "linux"))]
+fn roots_of_the_system_are_read_once() {
+    const ROOTS: &str = "SSL_CERT_FILE";
+    if std::env::var_os("WESEEDO_AUTH_ROOTS").is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "tls::roots_of_the_system_are_read_once", "--test-threads", "1"]);
+        let directory = std::env::temp_dir().join(format!("weseedo-auth-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("roots.pem");
+        let output = child
+            .env("WESEEDO_AUTH_ROOTS", &file)
+            .env(ROOTS, &file)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let file = std::env::var_os(ROOTS).unwrap();
+    for provider in PROVIDERS {
+        let is_rustls = matches!(provider, TlsProvider::Rustls);
+        if is_rustls && cfg!(not(feature = "platform-verifier")) {
+            continue;
+        }
+        let (trusted, config) = certificate(&params("127.0.0.1"));
+        std::fs::write(&file, pem(trusted.der())).unwrap();
+        let (_server, authenticator, _) =
+            server(*provider, config, Some(RootCerts::PlatformVerifier));
+        authenticator.get_token(&grant()).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        authenticator.forget(&grant());
+        authenticator.get_token(&grant()).unwrap();
+    }
+}
+
+/// RFC 7468 section 2.
+#[cfg(all(feature = "wipe", feature = "native-tls", target_os = "linux"))]
+fn pem(der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(*group.get(i).unwrap_or(&0)));
+            text.extend((0..4).map(|i| match i <= group.len() {
+                true => char::from(ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]),
+                false => '=',
+            }));
+        }
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
+#[test]
+fn tls_settings_of_one_call_count_for_that_call() {
+    for provider in PROVIDERS {
+        let (trusted, config) = certificate(&params("127.0.0.1"));
+        let (other, _) = certificate(&params("127.0.0.1"));
+        let (server, authenticator, _) = server(*provider, config, roots(trusted));
+        let (agent, url) = (authenticator.agent(grant()), format!("{}/api", https(&server)));
+        agent.get(&url).call().unwrap();
+        let distrusting = TlsConfig::builder().provider(*provider).root_certs([other].into());
+        let request = agent.get(&url).config().tls_config(distrusting.build()).build();
+        let error = request.call().unwrap_err();
+        assert!(error.to_string().contains("certificate"), "{error}");
+        agent.get(&url).call().unwrap();
     }
 }
 
@@ -91,7 +209,7 @@ fn handshake_that_stalls_ends_with_the_timeout() {
     for provider in PROVIDERS {
         let server =
             Server::start(|_, mut stream| while matches!(stream.read(&mut [0; 512]), Ok(1..)) {});
-        let environment = Environment::Custom(server.base_url.replace("http:", "https:"));
+        let environment = Environment::Custom(https(&server));
         let authenticator = Authenticator::builder(environment)
             .timeout(Duration::from_millis(400))
             .http(|http| http.tls_config(TlsConfig::builder().provider(*provider).build()))
