@@ -4,7 +4,11 @@
 #[expect(dead_code, reason = "most of it is for the other tests")]
 mod support;
 
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+use std::env;
 use std::mem;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+use std::process::Command;
 use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -71,7 +75,7 @@ fn dumped(log: &[Entry]) -> String {
     rows.filter_map(|entry| entry.text.get(41..)).collect()
 }
 
-// One test, since there is one log.
+// One test in one process, since there is one log.
 #[test]
 fn secrets_are_in_no_record_that_the_docs_do_not_name() {
     log::set_logger(&RECORDER).unwrap();
@@ -109,4 +113,66 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
     assert!(log[warnings[0]].text.contains("ureq_proto=debug"));
     let first_of_ureq = log.iter().position(|entry| entry.target.starts_with("ureq"));
     assert!(first_of_ureq.unwrap() > warnings[0]);
+}
+
+/// Runs in a process of its own, with these variables and a log that prints warnings.
+#[test]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
+    const CHILD: &str = "WESEEDO_AUTH_UNVERIFIED";
+    const PROXIES: [&str; 6] =
+        ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    if let Ok(is_unverified) = env::var(CHILD) {
+        log::set_logger(&RECORDER).unwrap();
+        log::set_max_level(LevelFilter::Warn);
+        let environment = weseedo_auth::Environment::Sandbox;
+        let authenticator = weseedo_auth::Authenticator::builder(environment).http(move |http| {
+            let tls = weseedo_auth::ureq::tls::TlsConfig::builder();
+            #[cfg(not(feature = "rustls"))]
+            let tls = tls.provider(weseedo_auth::ureq::tls::TlsProvider::NativeTls);
+            http.tls_config(tls.disable_verification(is_unverified == "yes").build())
+        });
+        let authenticator = authenticator.build().unwrap();
+        for _ in 0..3 {
+            drop(authenticator.agent(Grant::client_credentials("id", "s3cr3t")));
+        }
+        for entry in mem::take(&mut *RECORDER.0.lock().unwrap()) {
+            println!("warning: {}", entry.text);
+        }
+        return;
+    }
+    let socks = "socks5://jan:hunter2@127.0.0.1:1080";
+    let socks_warning = if cfg!(feature = "socks-proxy") {
+        vec![]
+    } else {
+        vec!["ALL_PROXY is not used: SOCKS needs the feature socks-proxy of weseedo-auth"]
+    };
+    let malformed = "is not used: it is no proxy's URL, such as http://proxy.example:3128";
+    for (variables, is_unverified, warnings) in [
+        (vec![], "no", vec![]),
+        (
+            vec![],
+            "yes",
+            vec!["certificates are not verified: whoever answers gets the credentials"],
+        ),
+        (vec![("ALL_PROXY", socks), ("https_proxy", "http://127.0.0.1:1")], "no", socks_warning),
+        (vec![("https_proxy", "http://127.0.0.1:1"), ("HTTP_PROXY", ":")], "no", vec![]),
+        (
+            vec![("ALL_PROXY", "jan:hunter2@"), ("HTTPS_PROXY", "")],
+            "no",
+            vec![&*format!("ALL_PROXY {malformed}")],
+        ),
+    ] {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "what_is_allowed_but_may_be_a_mistake_is_told_once", "--nocapture"]);
+        for name in PROXIES {
+            child.env_remove(name);
+        }
+        let output = child.envs(variables.clone()).env(CHILD, is_unverified).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let told: Vec<_> =
+            text.lines().filter_map(|line| line.split_once("warning: ")).map(|p| p.1).collect();
+        assert!(output.status.success(), "{text}");
+        assert_eq!(told, warnings, "{variables:?}");
+    }
 }
