@@ -2,6 +2,16 @@
 //!
 //! `cargo bench`, or `cargo bench -- --quick` for a fast look. Figures are medians of rounds, and a
 //! ratio is the median of the rounds' ratios: on a noisy machine it is the one to compare.
+//!
+//! What an API call costs in instructions, which no other load disturbs, is told by valgrind as
+//! `Collected`, for 1000 calls:
+//!
+//! ```sh
+//! for call in through_agent through_bare_ureq; do
+//!     valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect="*$call*" \
+//!         "$(ls -t target/release/deps/lookup-* | grep -v '\.d$' | head -n 1)" --api-calls
+//! done
+//! ```
 
 #![expect(unsafe_code, reason = "a counting allocator")]
 
@@ -17,6 +27,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(feature = "rustls")]
+use weseedo_auth::Environment;
 use weseedo_auth::{Authenticator, Grant, ureq};
 
 use crate::support::{HOUR, Server, token_answer, wait_until};
@@ -55,6 +67,12 @@ struct Bench {
 }
 
 fn main() {
+    if std::env::args().any(|arg| arg == "--api-calls") {
+        let api = Api::new();
+        api.through_agent(1000);
+        api.through_bare_ureq(1000);
+        return;
+    }
     let quick = std::env::args().any(|arg| arg == "--quick");
     let bench = if quick {
         Bench { rounds: 15, calls: 2_000 }
@@ -67,6 +85,9 @@ fn main() {
     bench.beside_a_stalled_fetch();
     bench.beside_its_own_renewal();
     bench.misses();
+    #[cfg(feature = "rustls")]
+    bench.misses_over_tls();
+    bench.api_calls();
     for cached in if quick { &[1_000][..] } else { &[1_000, 10_000, 100_000] } {
         bench.insertions(*cached);
     }
@@ -159,21 +180,58 @@ impl Bench {
             .build()
             .into();
         let url = format!("{}/api/v2/oauth2/token", server.base_url);
-        let body = format!(
-            r#"{{"grant_type":"client_credentials","client_id":"{ID}-0","client_secret":"{SECRET}"}}"#
-        );
         let calls = self.calls / 200;
         let (misses, posts) = self.by_turns(
             || time(calls, || fetch(&authenticator, &grant)),
-            || {
-                time(calls, || {
-                    let request = agent.post(&url).header("accept", "application/json");
-                    let mut answer = request.content_type("application/json").send(&body).unwrap();
-                    black_box(answer.body_mut().read_to_vec().unwrap());
-                })
-            },
+            || time(calls, || post(&agent, &url)),
         );
         print("miss", &misses, &posts);
+    }
+
+    #[cfg(feature = "rustls")]
+    fn misses_over_tls(&self) {
+        use weseedo_auth::ureq::tls::TlsConfig;
+
+        section("fetch over https, but for the first; floor: the same POST with bare ureq");
+        let (trusted, config) =
+            support::certificate(&rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap());
+        let server = Server::start(move |_, stream| {
+            support::answer_over_tls(stream, &config, |_| token_answer(TOKEN, HOUR));
+        });
+        let base_url = server.base_url.replace("http:", "https:");
+        let url = format!("{base_url}/api/v2/oauth2/token");
+        let tls = TlsConfig::builder().root_certs([trusted].into()).build();
+        let config = ureq::Agent::config_builder().tls_config(tls.clone()).max_idle_connections(0);
+        let bare: ureq::Agent = config.timeout_global(Some(Duration::from_secs(10))).build().into();
+        let authenticator = Authenticator::builder(Environment::Custom(base_url))
+            .http(move |http| http.tls_config(tls.clone()))
+            .build()
+            .unwrap();
+        let (grant, calls) = (grant(0), self.calls / 1000);
+        fetch(&authenticator, &grant);
+        post(&bare, &url);
+        let (misses, posts) = self.by_turns(
+            || time(calls, || fetch(&authenticator, &grant)),
+            || time(calls, || post(&bare, &url)),
+        );
+        print("miss", &misses, &posts);
+    }
+
+    fn api_calls(&self) {
+        section(
+            "API call on a kept connection; floor: bare ureq with a header that stays the same",
+        );
+        let calls = self.calls / 200;
+        // New connections for each round: on which core their server runs makes a difference.
+        let each = |run: fn(&Api, u32)| {
+            let api = Api::new();
+            let start = Instant::now();
+            run(&api, calls);
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+        };
+        let (ours, floors) =
+            self.by_turns(|| each(Api::through_agent), || each(Api::through_bare_ureq));
+        print("call", &ours, &floors);
     }
 
     /// Fetches of new grants, each of which evicts another, and what they do to another thread.
@@ -267,6 +325,62 @@ fn time(calls: u32, call: impl Fn()) -> f64 {
         call();
     }
     start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+}
+
+/// The token request, by bare ureq.
+fn post(agent: &ureq::Agent, url: &str) {
+    let body = format!(
+        r#"{{"grant_type":"client_credentials","client_id":"{ID}-0","client_secret":"{SECRET}"}}"#
+    );
+    let request = agent.post(url).header("accept", "application/json");
+    let mut answer = request.content_type("application/json").send(&body).unwrap();
+    black_box(answer.body_mut().read_to_vec().unwrap());
+}
+
+/// An API, and two agents with a connection to it.
+struct Api {
+    url: String,
+    agent: ureq::Agent,
+    bare: ureq::Agent,
+}
+
+impl Api {
+    fn new() -> Self {
+        let server = Server::keeping(|request| {
+            let answer = if request.starts_with("POST") {
+                token_answer(TOKEN, HOUR)
+            } else {
+                support::answer("200 OK", "Content-Type: application/json\r\n", "[]")
+            };
+            answer.replace("Connection: close\r\n", "")
+        });
+        let api = Self {
+            url: format!("{}/api/v2/personal/meetings", server.base_url),
+            agent: authenticator(&server, 1).agent(grant(0)),
+            bare: ureq::Agent::new_with_defaults(),
+        };
+        read(api.agent.get(&api.url).call());
+        read(api.bare.get(&api.url).call());
+        api
+    }
+
+    #[inline(never)]
+    fn through_agent(&self, calls: u32) {
+        for _ in 0..calls {
+            read(self.agent.get(&self.url).call());
+        }
+    }
+
+    #[inline(never)]
+    fn through_bare_ureq(&self, calls: u32) {
+        for _ in 0..calls {
+            read(self.bare.get(&self.url).header("authorization", "Bearer d33f00d1e59b").call());
+        }
+    }
+}
+
+fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) {
+    black_box(answer.unwrap().body_mut().read_to_vec().unwrap());
 }
 
 fn fetch(authenticator: &Authenticator, grant: &Grant) {

@@ -185,16 +185,14 @@ fn tell_of_unusable_proxies() {
     for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
     {
         let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { continue };
-        match value.to_str().map(Proxy::new) {
-            Some(Ok(proxy)) if is_unsupported(&proxy) => {
-                warn!("{name} is not used: SOCKS needs the feature socks-proxy of weseedo-auth");
-                return;
-            }
-            Some(Ok(_)) => return,
-            _ => {
-                warn!("{name} is not used: it is no proxy's URL, such as http://proxy.example:3128")
-            }
+        let Some(Ok(proxy)) = value.to_str().map(Proxy::new) else {
+            warn!("{name} is not used: it is no proxy's URL, such as http://proxy.example:3128");
+            continue;
+        };
+        if is_unsupported(&proxy) {
+            warn!("{name} is not used: SOCKS needs the feature socks-proxy of weseedo-auth");
         }
+        return;
     }
 }
 

@@ -13,7 +13,6 @@ use weseedo_auth::{Authenticator, Environment, Error};
 
 use crate::support::{
     HOUR, Server, answer, answer_over_tls, assert_not_reached, certificate, grant, token_answer,
-    wait_until,
 };
 
 fn params(host: &str) -> CertificateParams {
@@ -62,15 +61,15 @@ fn https(server: &Server) -> String {
     server.base_url.replace("http:", "https:")
 }
 
-fn roots(trusted: Certificate<'static>) -> Option<RootCerts> {
-    Some([trusted].into())
+fn roots(trusted: Certificate<'static>) -> RootCerts {
+    [trusted].into()
 }
 
 #[test]
 fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
-        let (server, authenticator, _) = server(*provider, config, roots(trusted));
+        let (server, authenticator, _) = server(*provider, config, Some(roots(trusted)));
         let token = authenticator.get_token(&grant()).unwrap();
         assert_eq!(token.access_token(), "t0k3n");
         let url = format!("{}/api", https(&server));
@@ -90,7 +89,7 @@ fn bad_certificates_are_told_and_not_tried_again() {
         PROVIDERS.iter().flat_map(|p| cases.iter().map(move |case| (p, case)))
     {
         let (trusted, config) = certificate(params);
-        let trusted = if *is_trusted { roots(trusted) } else { None };
+        let trusted = is_trusted.then(|| roots(trusted));
         let (server, authenticator, _) = server(*provider, config, trusted);
         let error = authenticator.get_token(&grant()).unwrap_err();
         assert!(matches!(error, Error::Transport(_)) && !error.is_transient(), "{error:?}");
@@ -107,7 +106,7 @@ fn certificate_that_is_not_valid_yet_is_tried_again() {
     early.not_after = early.not_before + time::Duration::DAY;
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&early);
-        let (server, authenticator, _) = server(*provider, config, roots(trusted));
+        let (server, authenticator, _) = server(*provider, config, Some(roots(trusted)));
         let error = authenticator.get_token(&grant()).unwrap_err();
         assert!(matches!(error, Error::Transport(_)) && error.is_transient(), "{error:?}");
         assert_eq!(server.connections(), 3);
@@ -119,11 +118,11 @@ fn certificate_that_is_not_valid_yet_is_tried_again() {
 fn one_tls_set_up_serves_all_token_requests() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
-        let (_server, authenticator, handshakes) = server(*provider, config, roots(trusted));
+        let (_server, authenticator, handshakes) = server(*provider, config, Some(roots(trusted)));
         for requests in 1..=3 {
             authenticator.get_token(&grant()).unwrap();
             authenticator.forget(&grant());
-            wait_until(|| handshakes.lock().unwrap().len() == requests);
+            crate::support::wait_until(|| handshakes.lock().unwrap().len() == requests);
         }
         // native-tls keeps its set-up too, but resumes no session.
         let resumes = matches!(provider, TlsProvider::Rustls);
@@ -178,10 +177,8 @@ fn pem(der: &[u8]) -> String {
     for line in der.chunks(48) {
         for group in line.chunks(3) {
             let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(*group.get(i).unwrap_or(&0)));
-            text.extend((0..4).map(|i| match i <= group.len() {
-                true => char::from(ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]),
-                false => '=',
-            }));
+            let digits = (0..=group.len()).map(|i| ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]);
+            text.extend(digits.chain([b'='; 2]).take(4).map(char::from));
         }
         text.push('\n');
     }
@@ -193,7 +190,7 @@ fn tls_settings_of_one_call_count_for_that_call() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
         let (other, _) = certificate(&params("127.0.0.1"));
-        let (server, authenticator, _) = server(*provider, config, roots(trusted));
+        let (server, authenticator, _) = server(*provider, config, Some(roots(trusted)));
         let (agent, url) = (authenticator.agent(grant()), format!("{}/api", https(&server)));
         agent.get(&url).call().unwrap();
         let distrusting = TlsConfig::builder().provider(*provider).root_certs([other].into());
