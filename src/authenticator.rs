@@ -290,10 +290,16 @@ impl Authenticator {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// For a certification authority or a proxy of your own, call through
+    /// [`agent`](Self::agent)`(grant)`, which has the settings of
+    /// [`Builder::http`](super::Builder::http) and leaves a header that is there alone. With
+    /// `http_status_as_error(false)` a 401 is no error: return
+    /// `Err(ureq::Error::StatusCode(401))` for it.
+    ///
     /// # Errors
     ///
-    /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token) in
-    /// [`ureq::Error::Other`], to be downcast.
+    /// What `call` returns, or an [`Error`] of [`get_token`](Self::get_token), which
+    /// [`Error::from_ureq`] tells from it.
     pub fn with_token<T>(
         &self,
         grant: &Grant,

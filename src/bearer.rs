@@ -17,7 +17,8 @@ use crate::grant::Grant;
 /// was sent (see [`Authenticator::invalidate`]); the request itself is not repeated, since its body
 /// may be gone: for that there is [`Authenticator::with_token`].
 ///
-/// ureq drops the header when it follows a redirect. In an agent of your own, leave its
+/// In an agent of your own, add it after all other middleware, so that it sees the URL that is
+/// asked. ureq drops the header when it follows a redirect; leave the agent's
 /// `redirect_auth_headers` like that: the other choice takes another port for the same host, and
 /// would carry the token there.
 ///
@@ -48,11 +49,10 @@ impl Authenticator {
     /// match agent.get(meetings).call() {
     ///     Ok(answer) => println!("the API answered {}", answer.status()),
     ///     // Without a token the API is not called.
-    ///     Err(ureq::Error::Other(error)) => match error.downcast_ref() {
-    ///         Some(Error::Rejected { status, .. }) => assert_eq!(*status, 401),
-    ///         _ => panic!("{error}"),
+    ///     Err(error) => match Error::from_ureq(&error) {
+    ///         Some(error) => assert_eq!(error.status(), Some(401)),
+    ///         None => println!("the call failed: {error}"),
     ///     },
-    ///     Err(error) => println!("the API was not reached: {error}"),
     /// }
     /// # Ok::<(), Error>(())
     /// ```
@@ -65,9 +65,16 @@ impl Authenticator {
     ///
     /// Make it once and keep it: it owns a pool of connections. Clones share the pool.
     ///
-    /// ureq's own defaults hold where [`Builder::http`](super::Builder::http) says nothing else:
-    /// there is no timeout, a 4xx or 5xx status is an error, and up to 10 idle connections are
-    /// kept. Redirects are followed without the header, whatever the settings.
+    /// It waits 10 s for a connection and 60 s for the head of an answer, and keeps up to 10 idle
+    /// connections; [`Builder::http`](super::Builder::http) overrides that. Else ureq's own
+    /// defaults hold: a 4xx or 5xx status is an error, and a body may take as long as it takes.
+    /// Redirects are followed without the header, whatever `Builder::http` says.
+    ///
+    /// What a single request sets with its own `config()` is the caller's to answer for. With
+    /// `redirect_auth_headers(SameHost)` ureq carries the token to another port of the same host;
+    /// `https_only(false)`, `proxy` and `tls_config` change where and how it travels. A new agent
+    /// made of this one's settings, `agent.config().new_agent()`, carries the token too, but its
+    /// buffers are not wiped.
     #[must_use]
     pub fn agent(&self, grant: Grant) -> Agent {
         self.endpoint().api_agent(self.bearer(grant))

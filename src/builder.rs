@@ -129,16 +129,54 @@ impl Builder {
     /// Configures HTTP on top of this crate's defaults: TLS roots, a proxy, the user agent and so
     /// on; nothing by default.
     ///
-    /// The function is called for each agent that is made: once here for the token request, and
-    /// once for every [`Authenticator::agent`]. It gets ureq's defaults with these changes: the
-    /// user agent is `weseedo-auth/VERSION`; buffers are 16 KiB each, and the response header may
-    /// fill one; for plain `http`, no proxy is taken from environment variables; without the
-    /// feature `rustls`, the TLS provider is `native-tls`. The token request's agent keeps no idle
-    /// connection.
+    /// The function is called for each agent that is made, and what it answers is checked each
+    /// time: once by [`build`](Self::build), for the token request, and once by every
+    /// [`Authenticator::agent`], whose calls fail with [`Error::Config`] where the check does. A
+    /// second call of `http` replaces the first.
     ///
-    /// It cannot lift what keeps credentials safe: the token request follows no redirect, and with
-    /// an `https` base URL neither agent speaks plain `http`. A global timeout set here can only
-    /// shorten [`timeout`](Self::timeout). A second call replaces the first.
+    /// It gets ureq's defaults with these changes: the user agent is `weseedo-auth/VERSION`;
+    /// buffers are 16 KiB each, and the response header may fill one; without the feature `rustls`,
+    /// the TLS provider is `native-tls`. For the token request, no idle connection is kept. For API
+    /// calls, `timeout_connect` is 10 s, `timeout_recv_response` 60 s, and up to 10 idle
+    /// connections are kept. A global timeout set here can only shorten [`timeout`](Self::timeout).
+    ///
+    /// # Proxies
+    ///
+    /// With an `https` base URL, the first of these environment variables that is set to a URL
+    /// names the proxy: `ALL_PROXY`, `all_proxy`, `HTTPS_PROXY`, `https_proxy`, `HTTP_PROXY`,
+    /// `http_proxy`. `NO_PROXY` or `no_proxy` lists hosts to go to directly. One that can't be used
+    /// (no URL, or SOCKS without the feature `socks-proxy`) is told in the log once, at `warn`.
+    /// With a plain `http` base URL, which is on loopback, none of them counts.
+    ///
+    /// # Own certification authority
+    ///
+    #[cfg_attr(any(feature = "rustls", feature = "native-tls"), doc = "```")]
+    #[cfg_attr(not(any(feature = "rustls", feature = "native-tls")), doc = "```ignore")]
+    /// use weseedo_auth::ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+    /// use weseedo_auth::{Authenticator, Environment};
+    ///
+    /// fn authenticator(bundle: &[u8]) -> Result<Authenticator, Box<dyn std::error::Error>> {
+    ///     // A PEM file with any number of certificates, such as `std::fs::read("ca.pem")?`.
+    ///     let mut certificates = Vec::new();
+    ///     for item in parse_pem(bundle) {
+    ///         if let PemItem::Certificate(certificate) = item? {
+    ///             certificates.push(certificate);
+    ///         }
+    ///     }
+    ///     let tls = TlsConfig::builder().root_certs(RootCerts::from(certificates)).build();
+    ///     let builder = Authenticator::builder(Environment::Sandbox);
+    ///     Ok(builder.http(move |http| http.tls_config(tls.clone())).build()?)
+    /// }
+    /// # authenticator(b"")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # What it can undo
+    ///
+    /// It cannot lift these: the token request follows no redirect, and with an `https` base URL
+    /// neither agent speaks plain `http`. A caller's own code can undo other safeguards, and
+    /// answers for them: `disable_verification` (told in the log once, at `warn`), a proxy that is
+    /// not trusted, and middleware, which sees the credentials and can rewrite the URL they go to.
     #[must_use]
     pub fn http(
         mut self,

@@ -4,16 +4,21 @@ use std::time::Duration;
 
 /// Why there is no token.
 ///
-/// No text in it holds a secret or a user name: what it quotes of the server's answer is cut to 256
-/// characters, stripped of control characters and scrubbed of everything secret in the grant.
+/// No text in it holds a secret or a user name. Of a server's answer it quotes the error code if
+/// that is 1 to 64 visible ASCII characters, and the first 256 characters of a description,
+/// printable and without markup. A text in which six characters in a row of a private text of the
+/// grant can be found (all of them, if it has three to five) is withheld whole, in whatever case,
+/// and also where they are percent-encoded, escaped for JSON or HTML, in hexadecimal or base64, or
+/// in two of these over each other.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is unusable. Comes only from [`Builder::build`](super::Builder::build) and
     /// [`Authenticator::new`](super::Authenticator::new), before any I/O.
     Config(ConfigError),
-    /// The token endpoint was not reached, or gave no whole answer in time. The ureq error is the
-    /// [`source`](std::error::Error::source).
+    /// The token endpoint was not reached, or gave no whole answer in time. The text names its host
+    /// and port, the proxy if there is one, and after a timeout the time. What ureq said is the
+    /// [`source`](std::error::Error::source), a [`ureq::Error`].
     Transport(Arc<ureq::Error>),
     /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will
     /// not help.
@@ -81,8 +86,8 @@ pub enum InvalidResponse {
 
 impl Error {
     /// Returns the error with which an API call through [`Bearer`](super::Bearer) or
-    /// [`with_token`](super::Authenticator::with_token) ended for want of a token; `None` if the call
-    /// itself failed.
+    /// [`with_token`](super::Authenticator::with_token) ended for want of a token; `None` if the
+    /// call itself failed.
     #[must_use]
     pub fn from_ureq(error: &ureq::Error) -> Option<&Self> {
         match error {
@@ -97,8 +102,9 @@ impl Error {
     }
 
     /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
-    /// [`Transport`](Self::Transport) unless it will be so again: a certificate, a setting, a
-    /// header that is too large.
+    /// [`Transport`](Self::Transport) unless it will be so again: a setting, a header that is too
+    /// large, a proxy that answers 407, a certificate that is not trusted. One that is not valid
+    /// *yet* may pass: it is what a machine sees that boots before its clock is set.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -89,8 +89,8 @@ impl HttpSettings {
         agent
     }
 
-    /// Finds what ureq would answer with a panic on the first request, and a way out for plain text;
-    /// tells once what is allowed but may be a mistake.
+    /// Finds what ureq would answer with a panic on the first request, and a way out for plain
+    /// text; tells once what is allowed but may be a mistake.
     fn check(&self, config: &Config, address: &Address) -> Result<(), ConfigError> {
         for value in [config.user_agent(), config.accept(), config.accept_encoding()] {
             if let AutoHeaderValue::Provided(text) = value
@@ -179,8 +179,8 @@ fn check_tls(tls: &ureq::tls::TlsConfig) -> Result<(), ConfigError> {
     }))
 }
 
-/// Names the variables that ureq passes over on its way to the first one that it can use. What is in
-/// them may hold a password.
+/// Names the variables that ureq passes over on its way to the first one that it can use. What is
+/// in them may hold a password.
 fn tell_of_unusable_proxies() {
     for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
     {
@@ -200,8 +200,8 @@ fn tell_of_unusable_proxies() {
 mod kept_tls {
     use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 
-    /// ureq's connector with one TLS set-up for all requests. ureq takes a request with a timeout of
-    /// its own for one that may have TLS settings of its own too, and sets TLS up anew.
+    /// ureq's connector with one TLS set-up for all requests. ureq takes a request with a timeout
+    /// of its own for one that may have TLS settings of its own too, and sets TLS up anew.
     #[derive(Debug, Default)]
     pub(super) struct KeptTls(DefaultConnector);
 

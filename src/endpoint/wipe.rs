@@ -32,8 +32,9 @@ impl<In: Transport> Connector<In> for WipingConnector {
 #[derive(Debug)]
 struct WipingTransport<In: Transport> {
     inner: In,
-    /// How many bytes of the input buffer have been used at most since it was wiped: those that were
-    /// received, and those that were sent, since ureq reads a chunked body into it on its way out.
+    /// How many bytes of the input buffer have been used at most since it was wiped: those that
+    /// were received, and those that were sent, since ureq reads a chunked body into it on its way
+    /// out.
     used: usize,
 }
 
@@ -86,8 +87,8 @@ impl<In: Transport> Transport for WipingTransport<In> {
 impl<In: Transport> Drop for WipingTransport<In> {
     fn drop(&mut self) {
         self.wipe_input();
-        // What was sent is wiped already. To look whether something was left unsent costs a tenth of
-        // wiping all of it.
+        // What was sent is wiped already. To look whether something was left unsent costs a tenth
+        // of wiping all of it.
         let output = self.inner.buffers().output();
         if output.iter().fold(0, |all, byte| all | byte) != 0 {
             output.zeroize();
