@@ -10,8 +10,10 @@ use crate::cache::{Cache, Claim, Landing, Lead, Waited};
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::event::{Event, Hook};
 use crate::grant::Grant;
 use crate::jitter;
+use crate::status::Status;
 use crate::token::Token;
 
 /// The longest that a renewal may hold up the caller who makes it, where no thread can.
@@ -33,6 +35,7 @@ struct Shared {
     timeout: Duration,
     retries: u32,
     renew_in_background: bool,
+    hook: Hook,
 }
 
 impl Authenticator {
@@ -42,8 +45,9 @@ impl Authenticator {
         timeout: Duration,
         retries: u32,
         renew_in_background: bool,
+        hook: Hook,
     ) -> Self {
-        Self(Arc::new(Shared { cache, endpoint, timeout, retries, renew_in_background }))
+        Self(Arc::new(Shared { cache, endpoint, timeout, retries, renew_in_background, hook }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -121,7 +125,7 @@ impl Authenticator {
                     return Err(self.timed_out());
                 }
                 Claim::Fetch(lead) => {
-                    return self.fetch(lead, grant, start + self.0.timeout, &clock);
+                    return self.fetch(lead, grant, None, start + self.0.timeout, &clock);
                 }
             }
             now = clock();
@@ -141,12 +145,12 @@ impl Authenticator {
         let (give, take) = mpsc::sync_channel(1);
         if self.0.renew_in_background {
             let (this, grant, clock) = (self.clone(), grant.clone(), clock.clone());
+            let in_hand = token.clone();
             let renew = move || {
                 if let Ok(lead) = take.recv() {
                     let deadline = clock().monotonic + this.0.timeout;
-                    if let Err(error) = this.fetch(lead, &grant, deadline, &clock) {
-                        warn_not_renewed(&error);
-                    }
+                    // Its failure is told to those who listen.
+                    let _ = this.fetch(lead, &grant, Some(&in_hand), deadline, &clock);
                 }
             };
             // Without a thread, `take` is gone and the lead comes back.
@@ -157,29 +161,30 @@ impl Authenticator {
         let Err(SendError(lead)) = give.send(lead) else { return token };
 
         let time = inline_time(self.0.timeout, token.lifetime().left(now));
-        match self.0.endpoint.fetch(grant, time, &clock) {
-            Ok(new) => {
-                lead.land(Landing::Token(new.clone()), clock());
-                new
-            }
+        let outcome = self.0.endpoint.fetch(grant, time, &clock);
+        let landing = match outcome.clone() {
+            Ok(new) => Landing::Token(new),
             // So short an attempt says too little to those who wait and have more time.
-            Err(error) => {
-                warn_not_renewed(&error);
-                lead.land(Landing::OutOfTime(error), clock());
-                token
-            }
-        }
+            Err(error) => Landing::OutOfTime(error),
+        };
+        let landed = clock();
+        lead.land(landing, landed);
+        self.tell(grant, Some(&token), &outcome, now, landed);
+        outcome.unwrap_or(token)
     }
 
-    /// Fetches, and lands what came of it.
+    /// Fetches, lands what came of it, and tells it. A token that is in hand meanwhile makes it a
+    /// renewal.
     #[cold]
     fn fetch(
         &self,
         lead: Lead,
         grant: &Grant,
+        in_hand: Option<&Token>,
         deadline: Instant,
         clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
+        let start = clock();
         let outcome = self.try_until(grant, deadline, &clock);
         let now = clock();
         lead.land(
@@ -190,7 +195,37 @@ impl Authenticator {
             },
             now,
         );
+        self.tell(grant, in_hand, &outcome, start, now);
         outcome
+    }
+
+    /// Tells what came of a fetch or renewal, after it has landed: nobody waits for who listens.
+    fn tell(
+        &self,
+        grant: &Grant,
+        in_hand: Option<&Token>,
+        outcome: &Result<Token, Error>,
+        start: Moment,
+        now: Moment,
+    ) {
+        let (client_id, is_renewal) = (grant.client_id(), in_hand.is_some());
+        let took = now.monotonic.saturating_duration_since(start.monotonic);
+        let event = match outcome {
+            Ok(token) => {
+                let lifetime = token.lifetime().length();
+                Event::Obtained { client_id, is_renewal, is_from_store: false, took, lifetime }
+            }
+            Err(error) => {
+                if is_renewal {
+                    warn!(
+                        "token not renewed, the current one stays in use until it expires: {error}"
+                    );
+                }
+                let token_left = in_hand.map(|token| token.lifetime().left(now));
+                Event::Failed { client_id, is_renewal, took, error, token_left }
+            }
+        };
+        (self.0.hook)(&event);
     }
 
     /// Asks the endpoint, and again after transient failures.
@@ -242,7 +277,31 @@ impl Authenticator {
     /// API path which refuses every token costs a token request in 10 s, not one a call.
     /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) do this on their own.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
-        self.0.cache.invalidate(grant, token, Moment::now());
+        if let Some(age) = self.0.cache.invalidate(grant, token, Moment::now()) {
+            (self.0.hook)(&Event::Refused { client_id: grant.client_id(), age });
+        }
+    }
+
+    /// Returns how a grant stands: what is left of its token, and what came of the last request.
+    ///
+    /// It makes no request and waits for none, so that a health check can ask as often as it likes.
+    ///
+    /// ```
+    /// use weseedo_auth::{Authenticator, Grant};
+    ///
+    /// fn health(authenticator: &Authenticator, grant: &Grant) -> String {
+    ///     let status = authenticator.status(grant);
+    ///     match (status.token_left, status.last_error) {
+    ///         (Some(_), None) => "ok".to_owned(),
+    ///         (Some(left), Some(_)) => format!("degraded: renewals fail, {} s left", left.as_secs()),
+    ///         (None, Some(error)) => format!("down: {error}"),
+    ///         (None, None) => "down: no token yet".to_owned(),
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn status(&self, grant: &Grant) -> Status {
+        self.0.cache.status(grant, Moment::now())
     }
 
     /// Forgets all that belongs to one grant, its secrets included, and wipes it: for when a secret
@@ -305,29 +364,20 @@ impl Authenticator {
         grant: &Grant,
         mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
     ) -> Result<T, ureq::Error> {
-        let token = self.token_for_call(grant)?;
+        let token = self.get_token(grant).map_err(Error::into_ureq)?;
         let outcome = call(&token);
         if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
             return outcome;
         }
         self.invalidate(grant, &token);
-        let another = self.token_for_call(grant)?;
+        let another = self.get_token(grant).map_err(Error::into_ureq)?;
         if another.ptr_eq(&token) { outcome } else { call(&another) }
-    }
-
-    /// [`get_token`](Self::get_token) on the way to an API call, whose errors are ureq's.
-    pub(crate) fn token_for_call(&self, grant: &Grant) -> Result<Token, ureq::Error> {
-        self.get_token(grant).map_err(|error| ureq::Error::Other(Box::new(error)))
     }
 }
 
 /// How long a renewal may hold its caller up.
 fn inline_time(timeout: Duration, token_left: Duration) -> Duration {
     timeout.min(INLINE_RENEWAL).min(token_left / 2)
-}
-
-fn warn_not_renewed(error: &Error) {
-    warn!("token not renewed, the current one stays in use until it expires: {error}");
 }
 
 /// Full jitter over 100 ms · 2ⁿ, at most 2 s.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Request, Response, StatusCode};
@@ -6,7 +7,10 @@ use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::{Agent, Body, SendBody};
 
 use crate::authenticator::Authenticator;
+use crate::error::Error;
 use crate::grant::Grant;
+use crate::grant_source::GrantSource;
+use crate::token::Token;
 
 /// ureq middleware that puts the token on API calls: `Authorization: Bearer …` (RFC 6750 section
 /// 2.1).
@@ -22,12 +26,15 @@ use crate::grant::Grant;
 /// `redirect_auth_headers` like that: the other choice takes another port for the same host, and
 /// would carry the token there.
 ///
-/// An [`Error`](super::Error) on the way to a token ends the request with [`ureq::Error::Other`],
-/// to be downcast.
+/// An [`Error`] on the way to a token ends the request; [`Error::from_ureq`] tells it from an error
+/// of the call itself. Where the token endpoint rejects the grant, its [`GrantSource`] is asked for
+/// another one, and the call goes on with that, once.
 #[derive(Clone)]
 pub struct Bearer {
     authenticator: Authenticator,
-    grant: Grant,
+    source: GrantSource,
+    /// The grant in use. The lock is never held while the source is asked.
+    current: Arc<Mutex<Option<Arc<Grant>>>>,
 }
 
 impl Authenticator {
@@ -57,8 +64,10 @@ impl Authenticator {
     /// # Ok::<(), Error>(())
     /// ```
     #[must_use]
-    pub fn bearer(&self, grant: Grant) -> Bearer {
-        Bearer { authenticator: self.clone(), grant }
+    pub fn bearer(&self, grant: impl Into<GrantSource>) -> Bearer {
+        let source = grant.into();
+        let current = Arc::new(Mutex::new(source.fixed()));
+        Bearer { authenticator: self.clone(), source, current }
     }
 
     /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
@@ -76,8 +85,49 @@ impl Authenticator {
     /// made of this one's settings, `agent.config().new_agent()`, carries the token too, but its
     /// buffers are not wiped.
     #[must_use]
-    pub fn agent(&self, grant: Grant) -> Agent {
+    pub fn agent(&self, grant: impl Into<GrantSource>) -> Agent {
         self.endpoint().api_agent(self.bearer(grant))
+    }
+}
+
+impl Bearer {
+    /// A token for a call, and the grant that it belongs to.
+    fn token(&self) -> Result<(Arc<Grant>, Token), ureq::Error> {
+        let current = self.current().clone();
+        let grant = match current {
+            Some(grant) => grant,
+            None => self.next(None)?,
+        };
+        let rejected = match self.authenticator.get_token(&grant) {
+            Ok(token) => return Ok((grant, token)),
+            Err(error @ Error::Rejected { .. }) => error,
+            Err(error) => return Err(error.into_ureq()),
+        };
+        let next = self.next(Some(&grant))?;
+        if next == grant {
+            return Err(rejected.into_ureq());
+        }
+        let token = self.authenticator.get_token(&next).map_err(Error::into_ureq)?;
+        Ok((next, token))
+    }
+
+    /// The grant to use instead of one that was rejected: what another thread has found meanwhile, or
+    /// what the source says now.
+    fn next(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
+        let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| !Arc::ptr_eq(grant, old));
+        if let Some(newer) = self.current().clone().filter(is_newer) {
+            return Ok(newer);
+        }
+        let read = self.source.read().map_err(ureq::Error::Other)?;
+        let mut current = self.current();
+        Ok(match current.clone().filter(is_newer) {
+            Some(newer) => newer,
+            None => Arc::clone(current.insert(read)),
+        })
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Grant>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,7 +141,7 @@ impl Middleware for Bearer {
         if !is_ours || request.headers().contains_key(AUTHORIZATION) {
             return next.handle(request);
         }
-        let token = self.authenticator.token_for_call(&self.grant)?;
+        let (grant, token) = self.token()?;
         let mut value = HeaderValue::from_str(token.authorization())
             .map_err(|error| ureq::Error::Http(error.into()))?;
         value.set_sensitive(true);
@@ -103,7 +153,7 @@ impl Middleware for Bearer {
             Err(error) => matches!(error, ureq::Error::StatusCode(401)),
         };
         if is_refused {
-            self.authenticator.invalidate(&self.grant, &token);
+            self.authenticator.invalidate(&grant, &token);
         }
         result
     }
@@ -111,6 +161,10 @@ impl Middleware for Bearer {
 
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bearer").field("grant", &self.grant).finish_non_exhaustive()
+        let mut bearer = f.debug_struct("Bearer");
+        if let Some(grant) = &*self.current() {
+            bearer.field("grant", grant);
+        }
+        bearer.finish_non_exhaustive()
     }
 }

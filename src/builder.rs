@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
+use crate::event::{Event, Hook};
 
 const DEFAULT_TOKEN_PATH: &str = "/api/v2/oauth2/token";
 /// Longer is as good as for ever, and keeps deadlines within what an `Instant` can tell.
@@ -24,6 +25,7 @@ pub struct Builder {
     renew_in_background: bool,
     capacity: usize,
     configure: Configure,
+    hook: Hook,
 }
 
 impl Authenticator {
@@ -48,6 +50,7 @@ impl Authenticator {
             renew_in_background: true,
             capacity: 1024,
             configure: Box::new(|config| config),
+            hook: Box::new(|_| {}),
         }
     }
 }
@@ -189,6 +192,39 @@ impl Builder {
         self
     }
 
+    /// Sets a function that is told what happens, for metrics and logs; nothing is told by default.
+    ///
+    /// It is called in the thread where it happens, after the outcome has reached all who wait for it,
+    /// and outside every lock: it may call the `Authenticator`, and it delays nobody but its own
+    /// caller. A panic in it is its caller's. A token that comes from the cache is no event. A second
+    /// call replaces the first.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use weseedo_auth::{Authenticator, Environment, Error, Event};
+    ///
+    /// static OBTAINED: AtomicU64 = AtomicU64::new(0);
+    /// static FAILED: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let authenticator = Authenticator::builder(Environment::Sandbox)
+    ///     .on_event(|event| match event {
+    ///         Event::Obtained { .. } => _ = OBTAINED.fetch_add(1, Ordering::Relaxed),
+    ///         Event::Failed { error, .. } => {
+    ///             FAILED.fetch_add(1, Ordering::Relaxed);
+    ///             eprintln!("no token: {error}");
+    ///         }
+    ///         _ => {}
+    ///     })
+    ///     .build();
+    /// # drop(authenticator);
+    /// ```
+    #[must_use]
+    pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Box::new(hook);
+        self
+    }
+
     /// Checks the settings and creates the [`Authenticator`]. No I/O is done.
     ///
     /// # Errors
@@ -214,6 +250,7 @@ impl Builder {
             timeout,
             self.retries,
             self.renew_in_background,
+            self.hook,
         ))
     }
 }

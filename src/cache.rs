@@ -24,6 +24,7 @@ use crate::cache::order::Order;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::grant::Grant;
+use crate::status::Status;
 use crate::token::Token;
 
 /// How many tokens are swept at a time: between two handfuls others get at the lock.
@@ -101,16 +102,20 @@ impl Cache {
         Lead { cache: Arc::clone(self), hash, flight: Some(flight) }
     }
 
-    /// Forgets this very token, never a newer one, nor one that has just replaced a refused one. A
-    /// fetch in flight goes on, and fills the cache.
-    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) {
+    /// Forgets this very token, never a newer one, nor one that has just replaced a refused one, and
+    /// returns how long ago it arrived. A fetch in flight goes on, and fills the cache.
+    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Duration> {
         let hash = self.keys.hash_of(grant);
         let mut state = self.lock();
-        if state.find(hash, grant).is_some() {
-            let known = state.take(hash).without(token, now);
-            let _evicted = state.put(hash, known, self.capacity);
-            drop(state);
-        }
+        let age = state.find(hash, grant)?.known.age_of(token, now)?;
+        let _forgotten = (state.take(hash), state.put(hash, Known::refused(now), self.capacity));
+        drop(state);
+        Some(age)
+    }
+
+    pub(crate) fn status(&self, grant: &Grant, now: Moment) -> Status {
+        let hash = self.keys.hash_of(grant);
+        self.lock().find(hash, grant).map_or(Status::UNKNOWN, |entry| entry.status(now))
     }
 
     /// Forgets all that is known of a grant. A fetch in flight goes on for those who wait for it,

@@ -25,6 +25,13 @@ impl Moment {
         self.monotonic < later.monotonic && self.wall < later.wall
     }
 
+    /// The time since an earlier moment, by the clock that says less; nothing if one says that it is
+    /// later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
+        monotonic.min(self.wall.duration_since(earlier.wall).unwrap_or_default())
+    }
+
     /// Each clock's earlier reading.
     pub(crate) fn or_earlier(self, other: Self) -> Self {
         Self { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }

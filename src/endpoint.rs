@@ -8,7 +8,6 @@ mod response;
 #[cfg(feature = "wipe")]
 mod wipe;
 
-use std::io::{self, Read};
 use std::sync::Once;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ pub(crate) use crate::endpoint::http::{Configure, HttpSettings};
 use crate::endpoint::response::MAX_BODY;
 use crate::error::{ConfigError, Error, InvalidResponse};
 use crate::grant::Grant;
+use crate::read;
 use crate::token::Token;
 
 /// The token endpoint, and the API at the same origin.
@@ -76,10 +76,12 @@ impl Endpoint {
         let announced = response.body().content_length().and_then(|n| usize::try_from(n).ok());
         let mut buffer = Zeroizing::new(vec![0; announced.unwrap_or(MAX_BODY).min(MAX_BODY) + 1]);
         let body = match status {
-            200..=299 => read(response.body_mut().as_reader(), &mut buffer)
+            200..=299 => read::until_full(response.body_mut().as_reader(), &mut buffer)
                 .map_err(|error| unreached(error.into()))?,
             // Only a body that arrived whole is quoted: half a secret would not be recognized.
-            400..=499 => read(response.body_mut().as_reader(), &mut buffer).unwrap_or_default(),
+            400..=499 => {
+                read::until_full(response.body_mut().as_reader(), &mut buffer).unwrap_or_default()
+            }
             _ => &[],
         };
         // On arrival only the monotonic clock counts: the wall clock may have been stepped since.
@@ -140,18 +142,6 @@ impl Endpoint {
         );
         Error::unreached(text, error)
     }
-}
-
-/// Reads until the end, or until `buffer` is full.
-fn read(mut reader: impl Read, buffer: &mut [u8]) -> io::Result<&[u8]> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match reader.read(&mut buffer[length..])? {
-            0 => break,
-            n => length += n,
-        }
-    }
-    Ok(&buffer[..length])
 }
 
 /// ureq-proto logs the raw bytes of answers and the headers of requests, whatever they hold.

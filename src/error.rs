@@ -96,6 +96,11 @@ impl Error {
         }
     }
 
+    /// On the way to an API call, whose errors are ureq's.
+    pub(crate) fn into_ureq(self) -> ureq::Error {
+        ureq::Error::Other(Box::new(self))
+    }
+
     pub(crate) fn unreached(text: String, error: ureq::Error) -> Self {
         let unreached = Unreached { text, error };
         Self::Transport(Arc::new(ureq::Error::Other(Box::new(unreached))))

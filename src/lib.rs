@@ -182,9 +182,13 @@ mod clock;
 mod endpoint;
 mod environment;
 mod error;
+mod event;
 mod grant;
+mod grant_source;
 mod jitter;
+mod read;
 mod secret;
+mod status;
 mod token;
 
 // The tests' stand-in is written for users of the crate.
@@ -200,9 +204,13 @@ pub use crate::bearer::Bearer;
 pub use crate::builder::Builder;
 pub use crate::environment::Environment;
 pub use crate::error::{ConfigError, Error, InvalidResponse};
+pub use crate::event::Event;
 pub use crate::grant::Grant;
+pub use crate::grant_source::GrantSource;
 pub use crate::secret::Secret;
+pub use crate::status::Status;
 pub use crate::token::Token;
+pub use time;
 pub use ureq;
 
 #[cfg(doctest)]

@@ -1,7 +1,15 @@
 use std::fmt;
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use zeroize::Zeroizing;
+
+use crate::read;
+
+/// The most that is read of a file, in bytes.
+const MAX_FILE: usize = 64 * 1024;
 
 /// A client secret or password: wiped from memory when dropped, and never printed.
 ///
@@ -26,6 +34,58 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Secret {
+    /// Reads a secret from a file, such as one of systemd's `LoadCredential`, or a Docker or Kubernetes
+    /// secret.
+    ///
+    /// One line end (`\n` or `\r\n`) is taken off the end; other white space is part of the secret. The
+    /// file may be a pipe or stand in `/proc`; it is read to at most 64 KiB, into a buffer that is wiped.
+    ///
+    /// ```
+    /// use weseedo_auth::{Grant, Secret};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("weseedo-auth-doc-{}", std::process::id()));
+    /// # std::fs::write(&path, "s3cr3t\n")?;
+    /// let secret = Secret::from_file(&path)?;
+    /// # std::fs::remove_file(&path)?;
+    /// assert_eq!(secret.expose(), "s3cr3t");
+    /// let grant = Grant::client_credentials("client id", secret);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the file system says, such as [`NotFound`](ErrorKind::NotFound); and
+    /// [`InvalidData`](ErrorKind::InvalidData) if the file is empty, larger than 64 KiB or not UTF-8.
+    /// The text names the path.
+    pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        // Of one size for every file: what metadata says of a pipe or of `/proc` is wrong.
+        let mut buffer = Zeroizing::new(vec![0; MAX_FILE + 1]);
+        let text = File::open(path).and_then(|file| read::until_full(file, &mut buffer));
+        text.and_then(Self::from_content)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    fn from_content(content: &[u8]) -> io::Result<Self> {
+        let invalid = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));
+        if content.len() > MAX_FILE {
+            return invalid("is larger than 64 KiB, too large for a secret");
+        }
+        let Ok(text) = str::from_utf8(content) else {
+            return invalid("is not UTF-8, and a secret must be");
+        };
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        // Without a line end, a `\r` is part of the secret.
+        let line =
+            if line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line };
+        if line.is_empty() {
+            return invalid("is empty, and a secret must not be");
+        }
+        Ok(Self::from(line))
     }
 }
 
@@ -95,6 +155,57 @@ mod tests {
         let text = String::from("s3cr3t");
         let address = text.as_ptr();
         assert_eq!(Secret::from(text).expose().as_ptr(), address);
+    }
+
+    #[test]
+    fn file_loses_one_line_end_and_nothing_else() {
+        let read = |content: &[u8]| Secret::from_content(content).unwrap().expose().to_owned();
+        for (content, secret) in [
+            ("s3cr3t", "s3cr3t"),
+            ("s3cr3t\n", "s3cr3t"),
+            ("s3cr3t\r\n", "s3cr3t"),
+            ("s3cr3t\n\n", "s3cr3t\n"),
+            ("s3cr3t\r", "s3cr3t\r"),
+            (" s3cr3t \n", " s3cr3t "),
+            ("\ns", "\ns"),
+        ] {
+            assert_eq!(read(content.as_bytes()), secret, "{content:?}");
+        }
+        assert_eq!(read(&[b'x'; MAX_FILE]).len(), MAX_FILE);
+    }
+
+    #[test]
+    fn file_that_holds_no_secret_is_refused_by_its_path() {
+        let path = std::env::temp_dir().join(format!("weseedo-auth-secret-{}", std::process::id()));
+        let refused = |content: Option<&[u8]>| {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let error = Secret::from_file(&path).unwrap_err();
+            let _ = std::fs::remove_file(&path);
+            let text = error.to_string();
+            assert!(text.starts_with(&path.display().to_string()), "{text}");
+            (error.kind(), text)
+        };
+        assert_eq!(refused(None).0, ErrorKind::NotFound);
+        for (content, reason) in [
+            (&b""[..], "is empty"),
+            (b"\n", "is empty"),
+            (b"\r\n", "is empty"),
+            (b"s3cr3t\xff", "is not UTF-8"),
+            (&[b'x'; MAX_FILE + 1], "is larger than 64 KiB"),
+        ] {
+            let (kind, text) = refused(Some(content));
+            assert!(kind == ErrorKind::InvalidData && text.contains(reason), "{text}");
+            assert!(!text.contains("s3cr3t"), "{text}");
+        }
+    }
+
+    /// Their metadata says that they are empty.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn file_may_say_that_it_is_empty() {
+        assert!(Secret::from_file("/proc/self/status").unwrap().expose().starts_with("Name:"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::clock::{Moment, Span};
 use crate::error::Error;
 use crate::grant::Grant;
 use crate::jitter;
+use crate::status::Status;
 use crate::token::Token;
 
 /// How long a token that replaced a refused one is not forgotten for a refusal.
@@ -40,8 +41,11 @@ pub(super) struct Held {
     /// When the next renewal is due, at the token's end at the latest. A hit compares only this,
     /// since to compare is cheaper than to subtract.
     renew_at: Moment,
-    /// Until when a refusal is no reason to forget it.
-    kept: Span,
+    /// How the last renewal failed.
+    failure: Option<Box<Error>>,
+    arrived: Moment,
+    /// For how long from then on a refusal is no reason to forget it.
+    kept: Duration,
 }
 
 pub(super) struct Failure {
@@ -92,6 +96,27 @@ impl Entry {
         }
     }
 
+    pub(super) fn status(&self, now: Moment) -> Status {
+        let (token_left, last_error, retry_in) = match &self.known {
+            Known::Nothing | Known::Refused { .. } => (Duration::ZERO, None, Duration::ZERO),
+            Known::Token(held) => {
+                let error = held.failure.as_deref();
+                let pause = error.map(|_| held.renew_at.since(now)).unwrap_or_default();
+                (held.token.lifetime().left(now), error.cloned(), pause)
+            }
+            Known::Failed(failure) => {
+                (Duration::ZERO, Some(failure.error_at(now)), failure.pause.left(now))
+            }
+        };
+        let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        Status {
+            token_left: some(token_left),
+            last_error,
+            retry_in: some(retry_in),
+            is_fetching: self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now)),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.flight.is_none() && matches!(self.known, Known::Nothing)
     }
@@ -119,6 +144,7 @@ impl Known {
                 if !held.is_over(now) =>
             {
                 held.postpone(error.retry_after().unwrap_or_default(), now);
+                held.failure = Some(Box::new(error.clone()));
                 Self::Token(held)
             }
             (Landing::Failed(error), before) => Self::Failed(before.failure(error, now)),
@@ -143,14 +169,20 @@ impl Known {
         }
     }
 
-    /// What is known after the API refused `token`.
-    pub(super) fn without(self, token: &Token, now: Moment) -> Self {
+    /// How long ago `token` arrived, if it is the one that is held and may be forgotten now.
+    pub(super) fn age_of(&self, token: &Token, now: Moment) -> Option<Duration> {
         match self {
-            Self::Token(held) if held.token.ptr_eq(token) && held.kept.is_over(now) => {
-                Self::Refused { remembered: Span::new(now, REMEMBERED) }
+            Self::Token(held) if held.token.ptr_eq(token) => {
+                let age = now.monotonic.saturating_duration_since(held.arrived.monotonic);
+                Some(age).filter(|age| *age >= held.kept)
             }
-            other => other,
+            _ => None,
         }
+    }
+
+    /// What is known after the API refused a token.
+    pub(super) fn refused(now: Moment) -> Self {
+        Self::Refused { remembered: Span::new(now, REMEMBERED) }
     }
 }
 
@@ -176,7 +208,7 @@ impl Held {
         let window = jitter::shortened(refresh_before.min(lifetime.length() / 4));
         let renew_at = lifetime.before_end(window);
         let kept = if is_replacement { REPLACEMENT_KEPT } else { Duration::ZERO };
-        Self { token, window, renew_at, kept: Span::new(now, kept) }
+        Self { token, window, renew_at, failure: None, arrived: now, kept }
     }
 
     /// Puts the next renewal off by a tenth of the window or `at_least`.

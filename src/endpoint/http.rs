@@ -78,7 +78,7 @@ impl HttpSettings {
             .build();
         if let Err(error) = self.check(&config, address) {
             let refuse = move |_: Request<SendBody>, _: MiddlewareNext<'_>| {
-                Err(ureq::Error::Other(Box::new(Error::Config(error.clone()))))
+                Err(Error::Config(error.clone()).into_ureq())
             };
             return Agent::config_builder().proxy(None).middleware(refuse).build().new_agent();
         }
