@@ -559,6 +559,31 @@ mod tests {
     }
 
     #[test]
+    fn renewals_are_told_as_such() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&told);
+        let world = World::new(|builder| {
+            builder.renew_in_background(false).on_event(move |event| {
+                theirs.lock().unwrap().push(match event {
+                    Event::Obtained { is_renewal, lifetime, .. } => (*is_renewal, *lifetime),
+                    Event::Failed { is_renewal, token_left, .. } => {
+                        (*is_renewal, token_left.unwrap())
+                    }
+                    other => panic!("{other:?}"),
+                });
+            })
+        });
+        world.serves("old");
+        world.get().unwrap();
+        world.answers(&answer("503 Busy", "", ""));
+        world.get_after(HOUR - MINUTE * 2).unwrap();
+        world.serves("new");
+        world.get_after(MINUTE).unwrap();
+        let expected = [(false, HOUR), (true, MINUTE * 2), (true, HOUR)];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[test]
     fn caller_renews_where_no_thread_may() {
         let world = World::inline();
         world.serves("old");

@@ -614,6 +614,47 @@ mod tests {
     }
 
     #[test]
+    fn status_is_right_by_both_clocks() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        let left = |now| cache.status(&grant, now).token_left;
+        assert_eq!(left(start), None);
+        fill(&cache, &grant, "t", start, HOUR);
+        assert_eq!(left(start), Some(HOUR));
+        assert_eq!(left(start.later(MINUTE, TICK)), Some(HOUR - MINUTE));
+        assert_eq!(left(start.later(TICK, MINUTE)), Some(HOUR - MINUTE));
+        assert_eq!(left(start.later(TICK, HOUR)), None);
+    }
+
+    #[test]
+    fn status_tells_of_renewals_that_fail_while_the_token_is_in_use() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        fill(&cache, &grant, "old", start, HOUR);
+        let window = window(&cache, &grant, start, HOUR);
+        let due = start.plus(HOUR - window);
+        let lead = renewal(&cache, &grant, due);
+        assert!(cache.status(&grant, due).is_fetching);
+        lead.land(Landing::Failed(rejected()), due);
+        let status = cache.status(&grant, due);
+        assert_eq!(status.last_error.unwrap().status(), Some(401));
+        assert_eq!(status.token_left, Some(window));
+        assert_eq!(status.retry_in, Some(window / 10));
+        assert!(!status.is_fetching);
+
+        let due = due.plus(window / 10);
+        renewal(&cache, &grant, due).land(Landing::Token(token("new", due, HOUR)), due);
+        let status = cache.status(&grant, due);
+        assert!(status.last_error.is_none() && status.retry_in.is_none(), "{status:?}");
+    }
+
+    #[test]
+    fn status_takes_no_abandoned_flight_for_a_fetch() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let _lost = fetch(&cache, &grant, now);
+        assert!(cache.status(&grant, now).is_fetching);
+        assert!(!cache.status(&grant, now.plus(TIMEOUT + SECOND)).is_fetching);
+    }
+
+    #[test]
     fn failure_of_one_grant_leaves_the_others_alone() {
         let (cache, now) = (cache(2), Moment::now());
         fail(&cache, &grant("a"), unavailable(Some(MINUTE)), now);

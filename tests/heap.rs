@@ -26,7 +26,7 @@ use weseedo_auth::ureq::http::Request;
 use weseedo_auth::ureq::middleware::MiddlewareNext;
 use weseedo_auth::ureq::tls::{Certificate, TlsConfig};
 use weseedo_auth::ureq::{Agent, SendBody};
-use weseedo_auth::{Authenticator, Builder, Environment, Grant};
+use weseedo_auth::{Authenticator, Builder, Environment, Grant, GrantSource, Secret};
 use zeroize::Zeroizing;
 
 use crate::support::{
@@ -567,8 +567,19 @@ fn requests(run: &mut Runner) {
 }
 
 fn api_calls(run: &mut Runner) {
-    // Serves the token request and one API call, which it answers with the header that came with
-    // it.
+    let file = std::env::temp_dir().join(format!("weseedo-auth-heap-{}", std::process::id()));
+    std::fs::write(&file, format!("{CLIENT_SECRET}\n")).unwrap();
+    let path = file.clone();
+    api_call(run, "an API call whose connection is kept", || client_credentials().into());
+    api_call(run, "an API call whose secret comes from a file", move || {
+        let path = path.clone();
+        GrantSource::new(move || Ok(Grant::client_credentials("id", Secret::from_file(&path)?)))
+    });
+    std::fs::remove_file(&file).unwrap();
+}
+
+fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
+    // Serves the token request and one API call, which it answers with the header that came with it.
     let endpoint = Endpoint::start(false, |n, request| match n {
         0 => whole(),
         _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],
@@ -576,9 +587,9 @@ fn api_calls(run: &mut Runner) {
     // ureq frees the header's value, and the agent holds the grant's secret.
     let rule = Rule::AtMost { secrets: 0, tokens: 1, live: 1 };
     let kept = Cell::new(None);
-    run.scene("an API call whose connection is kept", rule, || {
+    run.scene(name, rule, || {
         let authenticator = endpoint.authenticator();
-        let agent = authenticator.agent(client_credentials());
+        let agent = authenticator.agent(source());
         let mut answer = agent.get(format!("{}/api", endpoint.base_url)).call().unwrap();
         // Into memory that is wiped: what a caller reads is the caller's.
         let mut body = Zeroizing::new([0; 4096]);

@@ -2,9 +2,11 @@
 
 mod bearer;
 mod config;
+mod events;
 mod examples;
 mod failures;
 mod hostile;
+mod rotation;
 mod support;
 mod threads;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]

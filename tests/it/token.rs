@@ -6,7 +6,8 @@ use std::thread;
 
 use mockito::{Matcher, Mock, Server, ServerGuard};
 use weseedo_auth::{
-    Authenticator, Bearer, Builder, Environment, Error, Grant, InvalidResponse, Secret, Token,
+    Authenticator, Bearer, Builder, Environment, Error, Grant, GrantSource, InvalidResponse,
+    Secret, Status, Token,
 };
 
 use crate::support::{DATE, HOUR, grant, read_request, token_answer, token_body};
@@ -223,7 +224,9 @@ fn types_can_be_shared_between_threads() {
     shared::<Environment>();
     shared::<Error>();
     shared::<Grant>();
+    shared::<GrantSource>();
     shared::<Secret>();
+    shared::<Status>();
     shared::<Token>();
 }
 
@@ -243,6 +246,9 @@ fn debug_texts_hold_nothing_secret() {
         format!("{:?}", authenticator.bearer(grant)),
         "Bearer { grant: Password { client_id: \"id\", .. }, .. }"
     );
+    let source = GrantSource::new(|| Ok(Grant::client_credentials("id", "s3cr3t")));
+    assert_eq!(format!("{source:?}"), "GrantSource(..)");
+    assert_eq!(format!("{:?}", authenticator.bearer(source)), "Bearer { .. }");
     assert_eq!(
         format!("{:?}", Authenticator::builder(Environment::Sandbox)),
         "Builder { environment: Sandbox, token_path: \"/api/v2/oauth2/token\", timeout: 10s, retries: 2, \

@@ -1,0 +1,140 @@
+//! What a program is told, and what it can ask.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use weseedo_auth::{Authenticator, Event, Grant};
+
+use crate::support::{HOUR, Server, answer, grant, token_answer, wait_until};
+
+/// An authenticator that writes down what it is told.
+fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&events);
+    let hook = move |event: &Event<'_>| {
+        theirs.lock().unwrap().push(match event {
+            Event::Obtained { client_id, is_renewal, is_from_store, lifetime, .. } => {
+                format!("{client_id} obtained {is_renewal} {is_from_store} {lifetime:?}")
+            }
+            Event::Failed { client_id, is_renewal, error, token_left, .. } => {
+                format!("{client_id} failed {is_renewal} {:?} {token_left:?}", error.status())
+            }
+            Event::Refused { client_id, age, .. } => {
+                assert!(*age < Duration::from_secs(60));
+                format!("{client_id} refused")
+            }
+            other => panic!("{other:?}"),
+        });
+    };
+    let authenticator = server.builder().retries(0).on_event(hook).build().unwrap();
+    (authenticator, events)
+}
+
+#[test]
+fn fetches_failures_and_refusals_are_told_and_hits_are_not() {
+    let server = Server::answering(|n| match n {
+        1 => answer("503 Busy", "", ""),
+        _ => token_answer("t0k3n", HOUR),
+    });
+    let (authenticator, events) = recorded(&server);
+    let token = authenticator.get_token(&grant()).unwrap();
+    authenticator.get_token(&grant()).unwrap();
+    authenticator.invalidate(&grant(), &token);
+    authenticator.invalidate(&grant(), &token);
+    authenticator.get_token(&grant()).unwrap_err();
+    let told = events.lock().unwrap().join("\n");
+    assert_eq!(told, "id obtained false false 3599s\nid refused\nid failed false Some(503) None");
+}
+
+#[test]
+fn hook_may_call_back() {
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let slot = Arc::new(Mutex::new(None::<Authenticator>));
+    let (mine, called) = (Arc::clone(&slot), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::clone(&called);
+    let hook = move |_: &Event<'_>| {
+        let authenticator = mine.lock().unwrap().clone().unwrap();
+        assert!(authenticator.status(&grant()).token_left.is_some());
+        authenticator.get_token(&grant()).unwrap();
+        if !seen.swap(true, Ordering::SeqCst) {
+            authenticator.get_token(&Grant::client_credentials("other", "s3cr3t")).unwrap();
+            authenticator.forget(&grant());
+            authenticator.get_token(&grant()).unwrap();
+        }
+    };
+    let authenticator = server.builder().on_event(hook).build().unwrap();
+    *slot.lock().unwrap() = Some(authenticator.clone());
+    authenticator.get_token(&grant()).unwrap();
+    assert!(called.load(Ordering::SeqCst));
+    // Else the hook would keep its own owner.
+    slot.lock().unwrap().take();
+}
+
+#[test]
+fn hook_that_panics_or_blocks_strands_nobody() {
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let released = Arc::new(AtomicBool::new(false));
+    let (release, reached) = (Arc::clone(&released), Arc::new(AtomicBool::new(false)));
+    let at_hook = Arc::clone(&reached);
+    let hook = move |_: &Event<'_>| {
+        at_hook.store(true, Ordering::SeqCst);
+        wait_until(|| release.load(Ordering::SeqCst));
+        panic!("in the hook");
+    };
+    let authenticator = server.builder().on_event(hook).build().unwrap();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| authenticator.get_token(&grant()));
+        wait_until(|| reached.load(Ordering::SeqCst));
+        authenticator.get_token(&grant()).unwrap();
+        assert!(!leader.is_finished());
+        released.store(true, Ordering::SeqCst);
+        assert!(leader.join().is_err(), "it is the caller's panic");
+    });
+    authenticator.get_token(&grant()).unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn status_waits_for_no_fetch_and_makes_no_request() {
+    let released = Arc::new(AtomicBool::new(false));
+    let release = Arc::clone(&released);
+    let server = Server::answering(move |_| {
+        wait_until(|| release.load(Ordering::SeqCst));
+        token_answer("t", HOUR)
+    });
+    let authenticator = server.builder().build().unwrap();
+    let before = authenticator.status(&grant());
+    assert!(before.token_left.is_none() && before.last_error.is_none() && !before.is_fetching);
+    assert_eq!(server.connections(), 0);
+    thread::scope(|scope| {
+        scope.spawn(|| authenticator.get_token(&grant()).unwrap());
+        wait_until(|| server.connections() == 1);
+        assert!(authenticator.status(&grant()).is_fetching);
+        released.store(true, Ordering::SeqCst);
+    });
+    let after = authenticator.status(&grant());
+    assert!(after.token_left > Some(HOUR / 2) && !after.is_fetching, "{after:?}");
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn status_tells_the_last_error_and_when_the_endpoint_is_asked_again() {
+    let server = Server::answering(|_| answer("503 Busy", "Retry-After: 60\r\n", ""));
+    let authenticator = server.builder().build().unwrap();
+    authenticator.get_token(&grant()).unwrap_err();
+    let status = authenticator.status(&grant());
+    assert_eq!(status.last_error.unwrap().status(), Some(503));
+    assert!(status.retry_in > Some(Duration::from_secs(30)), "{:?}", status.retry_in);
+    assert!(status.token_left.is_none());
+}
+
+#[test]
+fn expiry_is_a_time_of_the_standard_library_too() {
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let token = server.builder().build().unwrap().get_token(&grant()).unwrap();
+    // 2021-12-31T01:00:00Z
+    let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_912_400);
+    assert_eq!(SystemTime::from(token.expires()), expected);
+}

@@ -1,0 +1,162 @@
+//! Grants that change while API calls go on.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use weseedo_auth::{Authenticator, Error, Grant, GrantSource, ureq};
+
+use crate::support::{HOUR, Server, answer, token_answer, wait_until};
+
+/// An endpoint that accepts one secret, and its API, which accepts the token of that secret.
+struct World {
+    server: Server,
+    authenticator: Authenticator,
+    accepted: Arc<Mutex<String>>,
+    token_requests: Arc<AtomicUsize>,
+}
+
+impl World {
+    fn new() -> Self {
+        let accepted = Arc::new(Mutex::new("old".to_owned()));
+        let token_requests = Arc::new(AtomicUsize::new(0));
+        let (theirs, count) = (Arc::clone(&accepted), Arc::clone(&token_requests));
+        let server = Server::keeping(move |request| {
+            let secret = theirs.lock().unwrap().clone();
+            if request.starts_with("POST") {
+                count.fetch_add(1, Ordering::SeqCst);
+                if !request.contains(&format!(r#""client_secret":"{secret}""#)) {
+                    return answer("401 No", "", r#"{"error":"invalid_client"}"#);
+                }
+                return token_answer(&secret, HOUR);
+            }
+            let is_ours = request.contains(&format!("Bearer {secret}\r\n"));
+            answer(if is_ours { "200 OK" } else { "401 No" }, "", "")
+        });
+        let authenticator = server.builder().build().unwrap();
+        Self { server, authenticator, accepted, token_requests }
+    }
+
+    fn agent(
+        &self,
+        read: impl Fn(usize) -> Result<Grant, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> (ureq::Agent, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let source = GrantSource::new(move || read(count.fetch_add(1, Ordering::SeqCst)));
+        (self.authenticator.agent(source), asked)
+    }
+
+    fn call(&self, agent: &ureq::Agent) -> Result<(), ureq::Error> {
+        agent.get(format!("{}/api", self.server.base_url)).call().map(drop)
+    }
+
+    /// The secret is reset, and the tokens of the old one end.
+    fn reset(&self, agent: &ureq::Agent, secret: &str) {
+        secret.clone_into(&mut self.accepted.lock().unwrap());
+        let refused = self.call(agent).unwrap_err();
+        assert!(matches!(refused, ureq::Error::StatusCode(401)), "{refused:?}");
+    }
+}
+
+fn grant(secret: &str) -> Grant {
+    Grant::client_credentials("id", secret)
+}
+
+#[test]
+fn source_is_asked_once_as_long_as_its_grant_is_accepted() {
+    let world = World::new();
+    let (agent, asked) = world.agent(|_| Ok(grant("old")));
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "not before the first call");
+    for _ in 0..3 {
+        world.call(&agent).unwrap();
+        world.call(&agent.clone()).unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(world.token_requests.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn rejected_grant_is_replaced_within_the_call() {
+    let world = World::new();
+    let (agent, asked) = world.agent(|n| Ok(grant(if n == 0 { "old" } else { "new" })));
+    world.call(&agent).unwrap();
+    world.reset(&agent, "new");
+    for _ in 0..3 {
+        world.call(&agent).unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(
+        world.token_requests.load(Ordering::SeqCst),
+        3,
+        "the old one, rejected, the new one"
+    );
+}
+
+#[test]
+fn threads_that_meet_a_rejected_grant_lose_no_call() {
+    let world = World::new();
+    let (agent, _) = world.agent(|n| Ok(grant(if n == 0 { "old" } else { "new" })));
+    world.call(&agent).unwrap();
+    world.reset(&agent, "new");
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| (0..10).for_each(|_| world.call(&agent).unwrap()));
+        }
+    });
+    assert!(world.token_requests.load(Ordering::SeqCst) <= 5);
+}
+
+#[test]
+fn source_that_gives_the_same_grant_again_costs_that_one_call() {
+    let world = World::new();
+    let (agent, asked) = world.agent(|n| Ok(grant(if n < 3 { "old" } else { "new" })));
+    world.call(&agent).unwrap();
+    world.reset(&agent, "new");
+    for _ in 1..3 {
+        let error = world.call(&agent).unwrap_err();
+        assert_eq!(Error::from_ureq(&error).unwrap().status(), Some(401));
+    }
+    world.call(&agent).unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn source_that_fails_or_panics_costs_that_one_call() {
+    let world = World::new();
+    let (agent, _) = world.agent(|n| match n {
+        0 => Err(Box::new(io::Error::other("no file yet"))),
+        1 => panic!("in the source"),
+        _ => Ok(grant("old")),
+    });
+    let ureq::Error::Other(error) = world.call(&agent).unwrap_err() else { panic!() };
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().to_string(), "no file yet");
+    thread::scope(|scope| {
+        assert!(scope.spawn(|| world.call(&agent)).join().is_err());
+    });
+    world.call(&agent).unwrap();
+}
+
+#[test]
+fn source_that_blocks_keeps_nobody_else() {
+    let world = World::new();
+    let released = Arc::new(AtomicBool::new(false));
+    let release = Arc::clone(&released);
+    let (agent, asked) = world.agent(move |n| {
+        wait_until(|| n > 0 || release.load(Ordering::SeqCst));
+        Ok(grant("old"))
+    });
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| world.call(&agent));
+        wait_until(|| asked.load(Ordering::SeqCst) == 1);
+        world.call(&agent).unwrap();
+        drop(format!("{agent:?}"));
+        assert!(!blocked.is_finished());
+        released.store(true, Ordering::SeqCst);
+        blocked.join().unwrap().unwrap();
+    });
+}
