@@ -171,7 +171,7 @@ mod tests {
         ] {
             assert_eq!(read(content.as_bytes()), secret, "{content:?}");
         }
-        assert_eq!(read(&[b'x'; MAX_FILE]).len(), MAX_FILE);
+        assert_eq!(read("x".repeat(MAX_FILE).as_bytes()).len(), MAX_FILE);
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
             (b"\n", "is empty"),
             (b"\r\n", "is empty"),
             (b"s3cr3t\xff", "is not UTF-8"),
-            (&[b'x'; MAX_FILE + 1], "is larger than 64 KiB"),
+            ("x".repeat(MAX_FILE + 1).as_bytes(), "is larger than 64 KiB"),
         ] {
             let (kind, text) = refused(Some(content));
             assert!(kind == ErrorKind::InvalidData && text.contains(reason), "{text}");
