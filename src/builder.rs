@@ -194,10 +194,10 @@ impl Builder {
 
     /// Sets a function that is told what happens, for metrics and logs; nothing is told by default.
     ///
-    /// It is called in the thread where it happens, after the outcome has reached all who wait for it,
-    /// and outside every lock: it may call the `Authenticator`, and it delays nobody but its own
-    /// caller. A panic in it is its caller's. A token that comes from the cache is no event. A second
-    /// call replaces the first.
+    /// It is called in the thread where it happens, after the outcome has reached all who wait for
+    /// it, and outside every lock: it may call the `Authenticator`, and it delays nobody but its
+    /// own caller. A panic in it is its caller's. A token that comes from the cache is no event. A
+    /// second call replaces the first.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};

@@ -25,7 +25,8 @@ pub enum Grant {
         /// The client secret.
         client_secret: Secret,
     },
-    /// The program acts for a user whose password it was given (RFC 6749 section 4.3).
+    /// The program acts for a user whose password it was given (RFC 6749 section 4.3). RFC 9700
+    /// section 2.4 advises against it; WeSeeDo offers it.
     Password {
         /// The client identifier.
         client_id: String,

@@ -37,9 +37,9 @@ type BoxedError = Box<dyn StdError + Send + Sync>;
 impl GrantSource {
     /// Creates a source from a function that gives the grant to be used from now on.
     ///
-    /// Several threads may ask it at the same time, and none waits for another's answer. An error ends
-    /// the API call for which it was asked, as [`ureq::Error::Other`], and no other one; so does a
-    /// panic.
+    /// Several threads may ask it at the same time, and none waits for another's answer. An error
+    /// ends the API call for which it was asked, as [`ureq::Error::Other`], and no other one; so
+    /// does a panic.
     pub fn new(
         read: impl Fn() -> Result<Grant, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> Self {

@@ -35,10 +35,74 @@
 //!
 //! # Choosing a grant
 //!
-//! [`Grant::client_credentials`] is for a program that acts for itself: a service, a device.
-//! [`Grant::password`] is for one that acts for a user who gave it a password; it asks with that
-//! password each time, since the service gives no refresh token. One [`Authenticator`] serves any
-//! number of both.
+//! For whom a program acts decides what it asks with. [`Grant::client_credentials`] is for one that
+//! acts for itself: a service, a device. [`Grant::password`] is for one that acts for a user who
+//! gave it a password; it asks with that password each time, since the service gives no refresh
+//! token. RFC 9700 section 2.4 says that the password grant must not be used, since it shows the
+//! user's password to the program; WeSeeDo offers it all the same. Where client credentials will
+//! do, take them. One [`Authenticator`] serves any number of both.
+//!
+//! # Secrets from files and variables
+//!
+//! To keep secrets out of the program and its command line. [`Secret::from_file`] reads one of
+//! systemd's credentials, a Docker or a Kubernetes secret, without its line end, into memory that
+//! is wiped:
+//!
+//! ```no_run
+//! use std::env;
+//!
+//! use weseedo_auth::{Grant, Secret};
+//!
+//! // A Kubernetes or Docker secret: WESEEDO_CLIENT_SECRET_FILE=/run/secrets/weseedo
+//! // A systemd unit with LoadCredential=weseedo:/etc/weseedo/secret: %d/weseedo
+//! let secret = match env::var_os("WESEEDO_CLIENT_SECRET_FILE") {
+//!     Some(path) => Secret::from_file(path)?,
+//!     // The environment keeps a copy of its own, which nobody wipes.
+//!     None => Secret::from(env::var("WESEEDO_CLIENT_SECRET")?),
+//! };
+//! let grant = Grant::client_credentials(env::var("WESEEDO_CLIENT_ID")?, secret);
+//! # drop(grant);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # When a secret is reset
+//!
+//! To go on without a restart. [`GrantSource::new`] takes a function that reads the secret; an
+//! agent made with it asks again when the token endpoint rejects the grant, and the call goes on
+//! with what it finds:
+//!
+//! ```
+//! use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
+//!
+//! fn agent(authenticator: &Authenticator) -> weseedo_auth::ureq::Agent {
+//!     authenticator.agent(GrantSource::new(|| {
+//!         let secret = Secret::from_file("/run/secrets/weseedo")?;
+//!         Ok(Grant::client_credentials("client id", secret))
+//!     }))
+//! }
+//! # let _ = agent;
+//! ```
+//!
+//! WeSeeDo resets a client's secret at once: two secrets of one client never work at the same time.
+//! As long as tokens of the old secret are accepted, calls go on with them, and if the new secret
+//! is in the file before they end, none is lost. For a change without a gap, make a second client,
+//! put its id and secret into the file, and delete the first one later. The example `rotation`
+//! shows it.
+//!
+//! # Health
+//!
+//! For a probe that asks every few seconds. [`Authenticator::status`] tells what is left of the
+//! token and how the last request failed, without a request of its own and without waiting for one;
+//! it has an example. Don't compare [`Token::expires`] with the local clock, which may be wrong.
+//!
+//! # Metrics
+//!
+//! To count requests, failures and refused tokens. [`Builder::on_event`] tells each when it
+//! happens; it has an example, and the example `service` turns events into Prometheus' text format.
+//!
+//! # Own certification authority, proxies
+//!
+//! For networks that look into TLS or let nothing out directly: [`Builder::http`] has both.
 //!
 //! # Sharing between threads
 //!
@@ -57,9 +121,9 @@
 //!
 //! # When a program starts
 //!
-//! Call [`Authenticator::get_token`] once. It fetches the first token before the first user waits
-//! for it, and tells a wrong secret, a wrong path or an endpoint out of reach while somebody is
-//! looking.
+//! To find mistakes early, call [`Authenticator::get_token`] once. It fetches the first token
+//! before the first user waits for it, and tells a wrong secret, a wrong path or an endpoint out of
+//! reach while somebody is looking.
 //!
 //! # Threads
 //!
@@ -154,6 +218,26 @@
 //! request.assert();
 //! # Ok::<(), weseedo_auth::Error>(())
 //! ```
+//!
+//! # Cargo features
+//!
+//! To choose the TLS library and leave out what is not used.
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `rustls` | on | TLS with rustls and the root certificates of webpki-roots |
+//! | `native-tls` | off | TLS with the system's library (OpenSSL, SChannel, Secure Transport); the provider where `rustls` is off |
+//! | `platform-verifier` | off | lets [`Builder::http`] choose the system's root certificates for rustls |
+//! | `socks-proxy` | off | SOCKS proxies |
+//! | `wipe` | on | wipes ureq's buffers and keeps one TLS set-up for all token requests, through a part of ureq that does not follow semver |
+//!
+//! Without any TLS library, base URLs on loopback are all that can be asked.
+//!
+//! # Platforms and compilers
+//!
+//! To know where it runs: on what the standard library has sockets and clocks for. CI runs on Linux
+//! (x86-64). The least compiler that it builds with is the `rust-version` of its `Cargo.toml`; that
+//! may rise in a minor version.
 //!
 //! # Migrating from the `oauth2` crate and a mutex
 //!

@@ -38,11 +38,12 @@ impl Secret {
 }
 
 impl Secret {
-    /// Reads a secret from a file, such as one of systemd's `LoadCredential`, or a Docker or Kubernetes
-    /// secret.
+    /// Reads a secret from a file, such as one of systemd's `LoadCredential`, or a Docker or
+    /// Kubernetes secret.
     ///
-    /// One line end (`\n` or `\r\n`) is taken off the end; other white space is part of the secret. The
-    /// file may be a pipe or stand in `/proc`; it is read to at most 64 KiB, into a buffer that is wiped.
+    /// One line end (`\n` or `\r\n`) is taken off the end; other white space is part of the secret.
+    /// The file may be a pipe or stand in `/proc`; it is read to at most 64 KiB, into a buffer that
+    /// is wiped.
     ///
     /// ```
     /// use weseedo_auth::{Grant, Secret};
@@ -59,8 +60,8 @@ impl Secret {
     /// # Errors
     ///
     /// What the file system says, such as [`NotFound`](ErrorKind::NotFound); and
-    /// [`InvalidData`](ErrorKind::InvalidData) if the file is empty, larger than 64 KiB or not UTF-8.
-    /// The text names the path.
+    /// [`InvalidData`](ErrorKind::InvalidData) if the file is empty, larger than 64 KiB or not
+    /// UTF-8. The text names the path.
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         // Of one size for every file: what metadata says of a pipe or of `/proc` is wrong.
