@@ -93,8 +93,9 @@ impl Cache {
     #[cold]
     fn lead(self: &Arc<Self>, state: &mut State, hash: u64, grant: &Grant, now: Moment) -> Lead {
         if state.find(hash, grant).is_none() {
+            // Another grant's, if there is one at all.
             state.take(hash);
-            state.entries.insert(hash, Entry::new(grant.clone()));
+            state.entries.remove(&hash);
         }
         let flight = Arc::new(Flight::new(now, self.timeout));
         let entry = state.entries.entry(hash).or_insert_with(|| Entry::new(grant.clone()));
@@ -232,15 +233,16 @@ impl Lead {
         let Some(flight) = self.flight.take() else { return };
         let _evicted = {
             let mut state = self.cache.lock();
-            // Once the grant is forgotten, the entry is gone or another flight's.
-            let entry = state.entries.get_mut(&self.hash);
-            entry.filter(|entry| entry.is_flown_by(&flight)).map(|entry| entry.flight = None).map(
-                |()| {
-                    let known = state.take(self.hash);
-                    let known = known.after(&landing, &flight, self.cache.refresh_before, now);
+            match state.entries.get_mut(&self.hash) {
+                Some(entry) if entry.is_flown_by(&flight) => {
+                    entry.flight = None;
+                    let refresh_before = self.cache.refresh_before;
+                    let known = state.take(self.hash).after(&landing, &flight, refresh_before, now);
                     state.put(self.hash, known, self.cache.capacity)
-                },
-            )
+                }
+                // The grant was forgotten meanwhile, or the flight taken for abandoned.
+                _ => None,
+            }
         };
         // After the cache: who starts over must not find this flight again.
         flight.publish(landing);
