@@ -1,13 +1,14 @@
 //! Prints a token, for a shell script: `curl -H "Authorization: Bearer $(print_token)" …`
 //!
-//! `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` must be set. `WESEEDO_BASE_URL` and
+//! `WESEEDO_CLIENT_ID` must be set, and `WESEEDO_CLIENT_SECRET_FILE` (the path of a file with the
+//! secret) or, where that is not set, `WESEEDO_CLIENT_SECRET`. `WESEEDO_BASE_URL` and
 //! `WESEEDO_TOKEN_PATH` may be; without them it asks the sandbox.
 
 use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 
-use weseedo_auth::{Authenticator, Environment, Grant, Token};
+use weseedo_auth::{Authenticator, Environment, Grant, Secret, Token};
 
 fn main() -> ExitCode {
     match token() {
@@ -23,9 +24,16 @@ fn main() -> ExitCode {
 }
 
 fn token() -> Result<Token, Box<dyn Error>> {
-    let must = |name| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let grant =
-        Grant::client_credentials(must("WESEEDO_CLIENT_ID")?, must("WESEEDO_CLIENT_SECRET")?);
+    let id = "WESEEDO_CLIENT_ID";
+    let id = env::var(id).map_err(|error| format!("{id}: {error}"))?;
+    let secret = if let Some(path) = env::var_os("WESEEDO_CLIENT_SECRET_FILE") {
+        Secret::from_file(path)?
+    } else {
+        // Not the error of `env::var`, which shows what is not UTF-8.
+        let secret = env::var("WESEEDO_CLIENT_SECRET").ok();
+        secret.ok_or("set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET")?.into()
+    };
+    let grant = Grant::client_credentials(id, secret);
     let base_url = env::var("WESEEDO_BASE_URL").ok();
     let mut builder =
         Authenticator::builder(base_url.map_or(Environment::Sandbox, Environment::Custom));

@@ -1,9 +1,11 @@
 //! Gets a token with each grant, calls the API with it, and shows that a second `get_token` makes
 //! no request.
 //!
-//! Without `WESEEDO_CLIENT_ID` and `WESEEDO_CLIENT_SECRET` it talks to a stand-in on loopback; with
-//! them to WeSeeDo's sandbox, or to `WESEEDO_BASE_URL`. `WESEEDO_USERNAME` and `WESEEDO_PASSWORD`
-//! add the password grant, `WESEEDO_TOKEN_PATH` changes the token endpoint's path.
+//! Without `WESEEDO_CLIENT_ID` it talks to a stand-in on loopback; with it to WeSeeDo's sandbox, or
+//! to `WESEEDO_BASE_URL`. The client secret is read from the file that `WESEEDO_CLIENT_SECRET_FILE`
+//! names, else from `WESEEDO_CLIENT_SECRET`. `WESEEDO_USERNAME` and `WESEEDO_PASSWORD_FILE` or
+//! `WESEEDO_PASSWORD` add the password grant, `WESEEDO_TOKEN_PATH` changes the token endpoint's
+//! path.
 
 mod standin;
 #[path = "standin/target.rs"]

@@ -57,8 +57,9 @@
 //! // A systemd unit with LoadCredential=weseedo:/etc/weseedo/secret: %d/weseedo
 //! let secret = match env::var_os("WESEEDO_CLIENT_SECRET_FILE") {
 //!     Some(path) => Secret::from_file(path)?,
-//!     // The environment keeps a copy of its own, which nobody wipes.
-//!     None => Secret::from(env::var("WESEEDO_CLIENT_SECRET")?),
+//!     // The environment keeps a copy of its own, which nobody wipes. The error of `env::var` would
+//!     // show what is not UTF-8.
+//!     None => Secret::from(env::var("WESEEDO_CLIENT_SECRET").map_err(|_| "no secret is set")?),
 //! };
 //! let grant = Grant::client_credentials(env::var("WESEEDO_CLIENT_ID")?, secret);
 //! # drop(grant);

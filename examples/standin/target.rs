@@ -2,8 +2,9 @@
 
 use std::env;
 use std::error::Error;
+use std::io;
 
-use weseedo_auth::{Authenticator, Builder, Environment, Grant};
+use weseedo_auth::{Authenticator, Builder, Environment, Grant, Secret};
 
 use crate::standin::Standin;
 
@@ -20,9 +21,12 @@ impl Target {
         let mut standin = None;
         let mut grants = Vec::new();
         let environment = if let Some(id) = var("WESEEDO_CLIENT_ID") {
-            let secret = var("WESEEDO_CLIENT_SECRET").ok_or("WESEEDO_CLIENT_SECRET is not set")?;
-            grants.push(Grant::client_credentials(&*id, &*secret));
-            if let (Some(user), Some(word)) = (var("WESEEDO_USERNAME"), var("WESEEDO_PASSWORD")) {
+            let secret = secret_from("WESEEDO_CLIENT_SECRET")?
+                .ok_or("set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET")?;
+            grants.push(Grant::client_credentials(&*id, secret.clone()));
+            if let (Some(user), Some(word)) =
+                (var("WESEEDO_USERNAME"), secret_from("WESEEDO_PASSWORD")?)
+            {
                 grants.push(Grant::password(id, secret, user, word));
             }
             var("WESEEDO_BASE_URL").map_or(Environment::Sandbox, Environment::Custom)
@@ -38,5 +42,13 @@ impl Target {
             builder = builder.token_path(path);
         }
         Ok(Self { builder, grants, docs, standin })
+    }
+}
+
+/// From the file that `{name}_FILE` names, else from the variable itself.
+fn secret_from(name: &str) -> io::Result<Option<Secret>> {
+    match env::var_os(format!("{name}_FILE")) {
+        Some(path) => Secret::from_file(path).map(Some),
+        None => Ok(env::var(name).ok().map(Secret::from)),
     }
 }

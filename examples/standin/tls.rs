@@ -46,7 +46,11 @@ fn answer_one(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<(), Box<d
         }
     }
     reader.read_exact(&mut vec![0; length])?;
-    let body = if head.starts_with("POST") { answer::token_body(0) } else { "[]".to_owned() };
+    let body = if head.starts_with("POST") {
+        answer::token_body(0, answer::HOUR)
+    } else {
+        "[]".to_owned()
+    };
     let length = body.len();
     write!(
         stream,

@@ -81,6 +81,8 @@ fn examples_end_well() {
     let mut examples = vec![
         ("api_call", "through agent: []\nthrough with_token: []\ntoken requests: 1\n"),
         ("threads", "3200 calls from 32 threads\ntoken requests: 1\n"),
+        // One call meets the revoked token. Asked for: a token, another, and one with the new secret.
+        ("rotation", "API calls: 14 ok, 1 failed\ntoken requests: 3\nreads of the file: 2\n"),
     ];
     if cfg!(feature = "rustls") {
         examples.push(("custom_tls", "meetings: []\n"));
@@ -138,12 +140,50 @@ fn plain_http_takes_no_proxy_from_the_environment() {
 }
 
 #[test]
+fn service_loses_no_call_and_tells_how_its_tokens_stand() {
+    let output = run("service", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let text = text(&output.stdout);
+    let health: Vec<_> = text.lines().filter(|line| line.starts_with("/healthz")).collect();
+    let expected =
+        ["/healthz: 200 ok", "/healthz: 200 deg", "/healthz: 200 ok", "/healthz: 200 ok"];
+    assert_eq!(health.len(), expected.len(), "{text}");
+    assert!(health.iter().zip(expected).all(|(told, text)| told.starts_with(text)), "{text}");
+    assert!(text.contains("weseedo_tokens_refused_total 1\n"), "{text}");
+    assert!(!text.contains("{kind=\"unavailable\"} 0\n"), "{text}");
+    assert!(text.ends_with(", lost: 0\n"), "{text}");
+}
+
+#[test]
+fn print_token_takes_its_secret_from_a_file() {
+    let mut server = Server::new();
+    server
+        .mock("POST", "/api/v2/oauth2/token")
+        .match_body(mockito::Matcher::Regex(r#""client_secret":"s3cr3t"}"#.to_owned()))
+        .with_header("date", DATE)
+        .with_body(token_body("t0k3n", HOUR))
+        .create();
+    let file = env::temp_dir().join(format!("weseedo-auth-example-{}", std::process::id()));
+    std::fs::write(&file, "s3cr3t\n").unwrap();
+    let output = run(
+        "print_token",
+        &[
+            ("WESEEDO_CLIENT_ID", "id"),
+            ("WESEEDO_CLIENT_SECRET_FILE", file.to_str().unwrap()),
+            ("WESEEDO_BASE_URL", &server.url()),
+        ],
+    );
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(text(&output.stdout), "t0k3n\n", "{output:?}");
+}
+
+#[test]
 fn print_token_tells_its_errors_on_stderr() {
     let output = run("print_token", &[("WESEEDO_CLIENT_ID", "id")]);
     assert_eq!(text(&output.stdout), "");
     assert_eq!(
         text(&output.stderr),
-        "print_token: WESEEDO_CLIENT_SECRET: environment variable not found\n"
+        "print_token: set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET\n"
     );
     assert_eq!(output.status.code(), Some(1));
 }
