@@ -671,6 +671,19 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_one_client_do_not_displace_each_other() {
+        let (cache, now) = (cache(3), Moment::now());
+        let grants = ["right", "wrong"].map(|secret| Grant::client_credentials("a", secret));
+        let users = ["p4ss", "w0rd"].map(|word| Grant::password("a", "right", "jan", word));
+        fill(&cache, &grants[0], "t", now, HOUR);
+        fill(&cache, &users[0], "t", now, HOUR);
+        fail(&cache, &grants[1], rejected(), now);
+        fail(&cache, &users[1], rejected(), now);
+        hit(&cache, &grants[0], now);
+        hit(&cache, &users[0], now);
+    }
+
+    #[test]
     fn grants_that_share_a_hash_are_told_apart() {
         let (cache, now) = (cache(2), Moment::now());
         let (ours, theirs) = (grant("a"), grant("b"));

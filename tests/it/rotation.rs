@@ -121,6 +121,8 @@ fn source_that_gives_the_same_grant_again_costs_that_one_call() {
         let error = world.call(&agent).unwrap_err();
         assert_eq!(Error::from_ureq(&error).unwrap().status(), Some(401));
     }
+    let requests = world.token_requests.load(Ordering::SeqCst);
+    assert_eq!(requests, 3, "the same grant is not asked for twice in one call");
     world.call(&agent).unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 4);
 }
