@@ -18,7 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, io, process};
 
 use standin::Standin;
-use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret, ureq};
+use weseedo_auth::ureq::Agent;
+use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
+
+const CALLS: usize = 3;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = env::temp_dir().join(format!("weseedo-rotation-{}", process::id()));
@@ -30,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn rotate(file: &Path) -> Result<(), Box<dyn Error>> {
     let mut standin = Standin::start();
-    let first = standin.accept_only("first secret");
+    standin.reset_secret("first secret");
     write(file, "first secret\n")?;
 
     let reads = Arc::new(AtomicUsize::new(0));
@@ -41,21 +44,35 @@ fn rotate(file: &Path) -> Result<(), Box<dyn Error>> {
     });
     let authenticator = Authenticator::new(Environment::Custom(standin.base_url()))?;
     let agent = authenticator.agent(source);
-    let mut calls =
-        Calls { agent, url: standin.base_url() + "/api/v2/personal/meetings", ok: 0, failed: 0 };
+    let meetings = format!("{}/api/v2/personal/meetings", standin.base_url());
 
-    calls.make("with the first secret");
-    first.remove();
-    standin.accept_only("second secret");
+    let mut ok = call(&agent, &meetings, "with the first secret");
+    standin.reset_secret("second secret");
     write(file, "second secret\n")?;
-    calls.make("secret reset, file written, token still good");
+    ok += call(&agent, &meetings, "secret reset, file written, the token goes on");
     standin.revoke_tokens();
-    calls.make("token revoked");
+    ok += call(&agent, &meetings, "token revoked");
 
-    println!("\nAPI calls: {} ok, {} failed", calls.ok, calls.failed);
+    println!("API calls: {ok} ok, {} failed", 3 * CALLS - ok);
     println!("token requests: {}", standin.token_requests());
     println!("reads of the file: {}", reads.load(Ordering::Relaxed));
     Ok(())
+}
+
+/// Makes some calls, and returns how many went well.
+fn call(agent: &Agent, url: &str, when: &str) -> usize {
+    println!("{when}:");
+    let mut ok = 0;
+    for n in 1..=CALLS {
+        match agent.get(url).call() {
+            Ok(answer) => {
+                ok += 1;
+                println!("  call {n}: {}", answer.status());
+            }
+            Err(error) => println!("  call {n}: {error}"),
+        }
+    }
+    ok
 }
 
 /// Puts the file there in one step: who reads it sees the old secret or the new one, never a part.
@@ -63,29 +80,4 @@ fn write(file: &Path, secret: &str) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, secret)?;
     fs::rename(new, file)
-}
-
-struct Calls {
-    agent: ureq::Agent,
-    url: String,
-    ok: usize,
-    failed: usize,
-}
-
-impl Calls {
-    fn make(&mut self, when: &str) {
-        println!("{when}:");
-        for n in 1..=5 {
-            match self.agent.get(&self.url).call() {
-                Ok(answer) => {
-                    self.ok += 1;
-                    println!("  call {n}: {}", answer.status());
-                }
-                Err(error) => {
-                    self.failed += 1;
-                    println!("  call {n}: {error}");
-                }
-            }
-        }
-    }
 }

@@ -4,6 +4,8 @@
 //! A load of its own drives it for a few seconds, in which the token endpoint is out of order for
 //! a moment and the API refuses a token.
 
+#[path = "standin/client.rs"]
+mod client;
 #[path = "standin/outage.rs"]
 mod outage;
 #[path = "standin/revoke.rs"]
@@ -14,15 +16,14 @@ use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use standin::Standin;
 use weseedo_auth::{Authenticator, Environment, Event, Grant, ureq};
 
 const WORKERS: usize = 32;
-const CLIENTS: usize = 8;
 
 struct Service {
     authenticator: Authenticator,
@@ -65,6 +66,7 @@ impl Service {
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(1));
+                // The hook is told of a failure.
                 let _ = service.authenticator.get_token(&service.grant);
             }
         });
@@ -73,14 +75,9 @@ impl Service {
 
     fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut head = BufReader::new(stream.take(16 * 1024)).lines();
-        let request = head.next().unwrap_or_else(|| Ok(String::new()))?;
-        for line in head {
-            if line?.is_empty() {
-                break;
-            }
-        }
-        let (status, body) = match request.split(' ').nth(1) {
+        let lines = BufReader::new(stream.take(16 * 1024)).lines().map_while(Result::ok);
+        let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        let (status, body) = match head.first().and_then(|line| line.split(' ').nth(1)) {
             Some("/meetings") => self.meetings(),
             Some("/healthz") => self.health(),
             Some("/metrics") => (200, self.metrics()),
@@ -111,11 +108,9 @@ impl Service {
 
     fn health(&self) -> (u16, String) {
         let status = self.authenticator.status(&self.grant);
-        match (status.token_left, status.last_error) {
+        match (status.token_left.map(|left| left.as_secs_f64()), status.last_error) {
             (Some(_), None) => (200, "ok".to_owned()),
-            (Some(left), Some(_)) => {
-                (200, format!("degraded: renewals fail, {:.1} s left", left.as_secs_f64()))
-            }
+            (Some(left), Some(_)) => (200, format!("degraded: renewals fail, {left:.1} s left")),
             (None, Some(error)) => (503, format!("down: {error}")),
             (None, None) => (503, "down: no token".to_owned()),
         }
@@ -143,7 +138,7 @@ weseedo_token_failures_total{{kind=\"unusable\"}} {unusable}
 weseedo_tokens_refused_total {refused}
 # HELP weseedo_token_left_seconds How long the token in hand can still be used.
 # TYPE weseedo_token_left_seconds gauge
-weseedo_token_left_seconds {left:.1}
+weseedo_token_left_seconds {left:.3}
 "
         )
     }
@@ -174,63 +169,28 @@ impl Metrics {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut standin = Standin::start();
-    // So short that it is renewed, at three quarters of it, while the example runs.
+    // So short that it is renewed, at about three quarters of it, while the example runs.
     standin.set_lifetime(Duration::from_secs(8));
     let address = Service::new(standin.base_url())?.start()?;
 
-    let (calls, lost, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                while !stop.load(Relaxed) {
-                    calls.fetch_add(1, Relaxed);
-                    if get(address, "/meetings").ok().as_deref() != Some("200 []") {
-                        lost.fetch_add(1, Relaxed);
-                    }
-                    thread::sleep(Duration::from_millis(10));
-                }
-            });
-        }
-        let outcome = disturb(&mut standin, address);
-        stop.store(true, Relaxed);
-        outcome
-    })?;
-    println!("/metrics: {}", get(address, "/metrics")?);
-    println!("calls: {}, lost: {}", calls.into_inner(), lost.into_inner());
+    let (outcome, load) = client::under_load(address, || disturb(&mut standin, address));
+    outcome?;
+    let metrics = client::get(address, "/metrics")?;
+    println!("\n/metrics:\n{}", metrics.trim_start_matches("200 "));
+    println!("calls: {}, lost: {}", load.calls.into_inner(), load.lost.into_inner());
     Ok(())
 }
 
 /// What goes wrong while the clients call.
 fn disturb(standin: &mut Standin, address: SocketAddr) -> Result<(), Box<dyn Error>> {
-    println!("/healthz: {}", poll(address, "/healthz", "200 ok")?);
+    let healthz = |text| client::poll(address, "/healthz", text);
+    println!("/healthz at first:      {}", healthz("200 ok")?);
     let outage = standin.outage();
-    println!("/healthz: {}", poll(address, "/healthz", "200 degraded")?);
+    println!("/healthz in the outage: {}", healthz("200 degraded")?);
     outage.remove();
-    println!("/healthz: {}", poll(address, "/healthz", "200 ok")?);
+    println!("/healthz after it:      {}", healthz("200 ok")?);
     standin.revoke_tokens();
-    poll(address, "/metrics", "refused_total 1\n")?;
-    println!("/healthz: {}", poll(address, "/healthz", "200 ok")?);
+    // The call that meets it is made once more, and one new token is fetched for all.
+    client::poll(address, "/metrics", "obtained_total 3\n")?;
     Ok(())
-}
-
-/// Asks until the answer has this in it.
-fn poll(address: SocketAddr, path: &str, text: &str) -> Result<String, Box<dyn Error>> {
-    let patience = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < patience {
-        let answer = get(address, path)?;
-        if answer.contains(text) {
-            return Ok(answer);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    Err(format!("waited in vain for {text:?} from {path}").into())
-}
-
-/// The status and body of an answer, such as `200 ok`.
-fn get(address: SocketAddr, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let answer = io::read_to_string(stream)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    Ok(format!("{} {body}", head.split(' ').nth(1).unwrap_or_default()))
 }

@@ -9,7 +9,8 @@ use crate::grant::Grant;
 /// A [`Grant`] turns into one that never changes. [`new`](Self::new) takes a function, such as one
 /// that reads a file. It is asked before the first API call, and again when the token endpoint has
 /// answered the current grant with [`Rejected`](super::Error::Rejected); if it then gives another
-/// grant, the call goes on with that one.
+/// grant, the call goes on with that one. As long as the grant is rejected, it is asked once a
+/// call, also while the endpoint is left alone.
 ///
 /// ```
 /// use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};

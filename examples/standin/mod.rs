@@ -1,6 +1,6 @@
 //! A small stand-in for WeSeeDo on loopback: a token endpoint, and an API for who brings a token.
 //!
-//! What only some examples do to it stands in files of its own: `outage`, `reset`, `revoke`.
+//! What only some examples do to it stands beside it: `outage`, `reset`, `revoke`.
 
 pub mod answer;
 
