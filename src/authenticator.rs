@@ -113,7 +113,10 @@ impl Authenticator {
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
-                Claim::Renew(token, lead) => return Ok(self.renew(token, lead, grant, now, clock)),
+                Claim::Renew(token, lead) => {
+                    let deadline = start + self.0.timeout;
+                    return Ok(self.renew(token, lead, grant, deadline, now, clock));
+                }
                 Claim::Wait(flight) => match flight.wait(start + self.0.timeout, &clock) {
                     Waited::Outcome(outcome) => return outcome,
                     Waited::StartOver => {}
@@ -139,6 +142,7 @@ impl Authenticator {
         token: Token,
         lead: Lead,
         grant: &Grant,
+        deadline: Instant,
         now: Moment,
         clock: impl Fn() -> Moment + Clone + Send + 'static,
     ) -> Token {
@@ -160,7 +164,7 @@ impl Authenticator {
         }
         let Err(SendError(lead)) = give.send(lead) else { return token };
 
-        let time = inline_time(self.0.timeout, token.lifetime().left(now));
+        let time = inline_time(now.until(deadline), token.lifetime().left(now));
         let outcome = self.0.endpoint.fetch(grant, time, &clock);
         let landing = match outcome.clone() {
             Ok(new) => Landing::Token(new),
@@ -222,6 +226,7 @@ impl Authenticator {
                     );
                 }
                 let token_left = in_hand.map(|token| token.lifetime().left(now));
+                let token_left = token_left.filter(|left| !left.is_zero());
                 Event::Failed { client_id, is_renewal, took, error, token_left }
             }
         };
@@ -376,8 +381,8 @@ impl Authenticator {
 }
 
 /// How long a renewal may hold its caller up.
-fn inline_time(timeout: Duration, token_left: Duration) -> Duration {
-    timeout.min(INLINE_RENEWAL).min(token_left / 2)
+fn inline_time(left: Duration, token_left: Duration) -> Duration {
+    left.min(INLINE_RENEWAL).min(token_left / 2)
 }
 
 /// Full jitter over 100 ms · 2ⁿ, at most 2 s.
@@ -533,6 +538,21 @@ mod tests {
     }
 
     #[test]
+    fn renewal_in_a_thread_has_the_timeout_of_a_fetch() {
+        let server = Server::answering(|n| {
+            if n > 0 {
+                thread::sleep(SECOND * 7 / 2);
+            }
+            token_for_an_hour(&format!("t{n}"))
+        });
+        let world = World::at(server, Arc::default(), |builder| builder);
+        world.get().unwrap();
+        world.get_after(HOUR - MINUTE).unwrap();
+        wait_until(|| world.get().unwrap() != "t0");
+        assert_eq!(world.get().unwrap(), "t1", "the first renewal was waited for");
+    }
+
+    #[test]
     fn renewal_that_panics_leaves_the_token_in_use() {
         let requests = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&requests);
@@ -636,7 +656,8 @@ mod tests {
         world.get().unwrap();
         let start = Instant::now();
         assert_eq!(world.get_after(HOUR - SECOND).unwrap(), "old");
-        assert!(start.elapsed() < MINUTE / 2, "{:?}", start.elapsed());
+        // Half of the second that the token has left.
+        assert!(start.elapsed() < SECOND * 5 / 2, "{:?}", start.elapsed());
     }
 
     #[test]

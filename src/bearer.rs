@@ -114,7 +114,7 @@ impl Bearer {
     /// The grant to use instead of one that was rejected: what another thread has found meanwhile, or
     /// what the source says now.
     fn next(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
-        let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| !Arc::ptr_eq(grant, old));
+        let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| grant != old);
         if let Some(newer) = self.current().clone().filter(is_newer) {
             return Ok(newer);
         }

@@ -109,7 +109,8 @@ impl Cache {
         let hash = self.keys.hash_of(grant);
         let mut state = self.lock();
         let age = state.find(hash, grant)?.known.age_of(token, now)?;
-        let _forgotten = (state.take(hash), state.put(hash, Known::refused(now), self.capacity));
+        let _forgotten =
+            (state.take(hash), state.put(hash, Known::refused(now), self.capacity, now));
         drop(state);
         Some(age)
     }
@@ -168,12 +169,12 @@ impl State {
     }
 
     /// Notes what is known under a hash, after it was taken out. If that is one too many, evicts
-    /// the one that is over soonest: a token for a token, a failure for a failure.
-    fn put(&mut self, hash: u64, known: Known, capacity: usize) -> Option<Removed> {
+    /// the one that is over, or will be soonest: a token for a token, a failure for a failure.
+    fn put(&mut self, hash: u64, known: Known, capacity: usize, now: Moment) -> Option<Removed> {
         let Some((order, end)) = self.place(&known) else {
             return Some((known, self.remove_if_empty(hash)));
         };
-        let evicted = order.first().filter(|_| order.len() >= capacity);
+        let evicted = order.over(now).or(order.first()).filter(|_| order.len() >= capacity);
         order.insert(end, hash);
         if let Some(entry) = self.entries.get_mut(&hash) {
             entry.known = known;
@@ -238,7 +239,7 @@ impl Lead {
                     entry.flight = None;
                     let refresh_before = self.cache.refresh_before;
                     let known = state.take(self.hash).after(&landing, &flight, refresh_before, now);
-                    state.put(self.hash, known, self.cache.capacity)
+                    state.put(self.hash, known, self.cache.capacity, now)
                 }
                 // The grant was forgotten meanwhile, or the flight taken for abandoned.
                 _ => None,
@@ -582,6 +583,28 @@ mod tests {
     }
 
     #[test]
+    fn pauses_differ_from_one_process_to_the_next() {
+        let (cache, now) = (cache(100), Moment::now());
+        let pauses = (0..50).map(|i| {
+            let grant = grant(&i.to_string());
+            fail(&cache, &grant, rejected(), now);
+            fail(&cache, &grant, rejected(), now);
+            pause(&cache, &grant, now)
+        });
+        let (least, most) = pauses.fold((HOUR, TICK), |(a, b), p| (a.min(p), b.max(p)));
+        assert!(most - least > SECOND / 20, "{least:?} {most:?}");
+    }
+
+    #[test]
+    fn failure_once_the_token_is_over_counts() {
+        let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
+        fill(&cache, &grant, "old", start, HOUR);
+        fail(&cache, &grant, rejected(), start.plus(HOUR));
+        fail(&cache, &grant, rejected(), start.plus(HOUR));
+        failure(&cache, &grant, start.plus(HOUR));
+    }
+
+    #[test]
     fn retry_after_holds_from_the_first_failure_and_where_it_is_longer() {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         fail(&cache, &grant, unavailable(Some(MINUTE)), now);
@@ -679,6 +702,7 @@ mod tests {
         fill(&cache, &users[0], "t", now, HOUR);
         fail(&cache, &grants[1], rejected(), now);
         fail(&cache, &users[1], rejected(), now);
+        fail(&cache, &Grant::password("a", "wrong", "jan", "p4ss"), rejected(), now);
         hit(&cache, &grants[0], now);
         hit(&cache, &users[0], now);
     }
@@ -717,10 +741,10 @@ mod tests {
         let waiting = flight(&cache, &grant, now);
         let late = now.plus(TIMEOUT);
         lead.land(Landing::OutOfTime(unavailable(None)), late);
-        let has_a_moment = waiting.wait(late.monotonic + TICK, || late);
-        assert!(matches!(has_a_moment, Waited::StartOver));
-        let is_late = waiting.wait(late.monotonic, || late);
-        assert!(matches!(is_late, Waited::Outcome(Err(_))));
+        let has_time = waiting.wait(late.monotonic + TIMEOUT / 10, || late);
+        assert!(matches!(has_time, Waited::StartOver));
+        let is_late = waiting.wait(late.monotonic + TIMEOUT / 10 - TICK, || late);
+        assert!(matches!(is_late, Waited::Outcome(Err(_))), "nor does one after the other fail");
         fetch(&cache, &grant, late);
     }
 
@@ -816,6 +840,22 @@ mod tests {
     }
 
     #[test]
+    fn replacement_is_kept_through_its_renewal_and_after_a_failure() {
+        let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+        let first = fill(&cache, &grant, "first", now, HOUR);
+        cache.invalidate(&grant, &first, now);
+        fail(&cache, &grant, rejected(), now);
+        fill(&cache, &grant, "second", now, SECOND * 4);
+        let due = now.plus(SECOND * 4 - TICK);
+        let third = token("third", due, HOUR);
+        renewal(&cache, &grant, due).land(Landing::Token(third.clone()), due);
+        cache.invalidate(&grant, &third, now.plus(SECOND * 10 - TICK));
+        assert_eq!(hit(&cache, &grant, due), "third");
+        cache.invalidate(&grant, &third, now.plus(SECOND * 10));
+        fetch(&cache, &grant, due);
+    }
+
+    #[test]
     fn token_that_replaced_none_is_forgotten_at_once() {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         for _ in 0..3 {
@@ -894,6 +934,13 @@ mod tests {
         };
         assert_eq!(evicted("d", 1), "bcd", "the newcomer stays, however short its life");
         assert_eq!(evicted("e", 120), "bce");
+        // After a suspend, one that is over goes before one that is not.
+        fill(&cache, &grant("f"), "t", now.later(MINUTE, HOUR), MINUTE * 20);
+        assert_eq!(ids(&cache), "ef", "swept, and none evicted");
+        for (id, minutes) in [("b", 60), ("c", 30)] {
+            fill(&cache, &grant(id), "t", now, MINUTE * minutes);
+            cache.forget(&grant("f"));
+        }
         // A renewed token makes no room for itself.
         let due = now.plus(MINUTE * 30 - TICK);
         let lead = renewal(&cache, &grant("c"), due);

@@ -61,6 +61,11 @@ impl Endpoint {
         let own = self.agent.config().timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
         let unreached = |error| self.unreached(error, timeout);
+        // ureq's own look-up panics where no thread can be had.
+        #[cfg(not(feature = "wipe"))]
+        if let Err(error) = std::thread::Builder::new().spawn(|| ()) {
+            return Err(unreached(error.into()));
+        }
         let body = grant.to_json();
         let sent = clock();
         let request = self

@@ -52,6 +52,8 @@ pub(super) struct Failure {
     error: Error,
     /// How many fetches have failed in a row.
     count: u32,
+    /// Whether the first of them was to replace a refused token.
+    follows_refusal: bool,
     /// For how long the error is handed out.
     pause: Span,
     remembered: Span,
@@ -109,11 +111,12 @@ impl Entry {
             }
         };
         let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        let is_fetching = self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now));
         Status {
             token_left: some(token_left),
             last_error,
-            retry_in: some(retry_in),
-            is_fetching: self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now)),
+            retry_in: some(retry_in).filter(|_| !is_fetching),
+            is_fetching,
         }
     }
 
@@ -137,8 +140,8 @@ impl Known {
     ) -> Self {
         match (landing, self) {
             (Landing::Token(token), before) => {
-                let is_replacement = matches!(before, Self::Refused { .. });
-                Self::Token(Held::new(token.clone(), refresh_before, is_replacement, now))
+                let kept = before.kept_after(now);
+                Self::Token(Held::new(token.clone(), refresh_before, kept, now))
             }
             (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut held))
                 if !held.is_over(now) =>
@@ -151,19 +154,37 @@ impl Known {
             // The endpoint was left alone while its answer did not come: that time counts, so that
             // who waited and has time left may ask.
             (Landing::OutOfTime(error), before) => {
-                Self::Failed(before.failure(error, flight.started()))
+                let has_answered = error.retry_after().is_some();
+                let from = if has_answered { now } else { flight.started() };
+                Self::Failed(before.failure(error, from))
             }
             (Landing::Gone, before) => before,
         }
     }
 
+    /// For how long the next token is no longer forgotten for a refusal.
+    fn kept_after(&self, now: Moment) -> Duration {
+        match self {
+            Self::Refused { .. } | Self::Failed(Failure { follows_refusal: true, .. }) => {
+                REPLACEMENT_KEPT
+            }
+            // What renews a replacement is one for the rest of its time.
+            Self::Token(held) => held.kept.saturating_sub(held.age(now)),
+            Self::Failed(_) | Self::Nothing => Duration::ZERO,
+        }
+    }
+
     fn failure(&self, error: &Error, from: Moment) -> Failure {
-        let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
+        let (before, follows_refusal) = match self {
+            Self::Failed(failure) => (failure.count, failure.follows_refusal),
+            other => (0, matches!(other, Self::Refused { .. })),
+        };
         let count = before.saturating_add(1);
         let pause = pause_after(error, count);
         Failure {
             error: error.clone(),
             count,
+            follows_refusal,
             pause: Span::new(from, pause),
             remembered: Span::new(from, pause + REMEMBERED),
         }
@@ -173,8 +194,7 @@ impl Known {
     pub(super) fn age_of(&self, token: &Token, now: Moment) -> Option<Duration> {
         match self {
             Self::Token(held) if held.token.ptr_eq(token) => {
-                let age = now.monotonic.saturating_duration_since(held.arrived.monotonic);
-                Some(age).filter(|age| *age >= held.kept)
+                Some(held.age(now)).filter(|age| *age >= held.kept)
             }
             _ => None,
         }
@@ -202,18 +222,21 @@ fn pause_after(error: &Error, count: u32) -> Duration {
 }
 
 impl Held {
-    fn new(token: Token, refresh_before: Duration, is_replacement: bool, now: Moment) -> Self {
+    fn new(token: Token, refresh_before: Duration, kept: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
         // A short life gets a short window, never a renewal on every call.
         let window = jitter::shortened(refresh_before.min(lifetime.length() / 4));
         let renew_at = lifetime.before_end(window);
-        let kept = if is_replacement { REPLACEMENT_KEPT } else { Duration::ZERO };
         Self { token, window, renew_at, failure: None, arrived: now, kept }
     }
 
     /// Puts the next renewal off by a tenth of the window or `at_least`.
     fn postpone(&mut self, at_least: Duration, now: Moment) {
         self.renew_at = now.plus(at_least.max(self.window / 10)).or_earlier(self.end());
+    }
+
+    fn age(&self, now: Moment) -> Duration {
+        now.monotonic.saturating_duration_since(self.arrived.monotonic)
     }
 
     fn is_over(&self, now: Moment) -> bool {

@@ -16,6 +16,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A fetch or renewal in progress, for those who wait for it.
 pub(crate) struct Flight {
     started: Moment,
+    timeout: Duration,
     abandoned_at: Instant,
     landing: Mutex<Option<Landing>>,
     landed: Condvar,
@@ -25,7 +26,7 @@ pub(crate) struct Flight {
 pub(crate) enum Landing {
     Token(Token),
     Failed(Error),
-    /// Its leader ran out of time: an error for those who have none left either.
+    /// Its leader ran out of time: an error for those who have hardly any left either.
     OutOfTime(Error),
     /// Its leader is gone without an outcome, as by a panic.
     Gone,
@@ -45,6 +46,7 @@ impl Flight {
     pub(super) fn new(started: Moment, timeout: Duration) -> Self {
         Self {
             started,
+            timeout,
             abandoned_at: started.plus(timeout.saturating_add(GRACE)).monotonic,
             landing: Mutex::new(None),
             landed: Condvar::new(),
@@ -78,7 +80,8 @@ impl Flight {
             match &*landing {
                 Some(Landing::Token(token)) => return Waited::Outcome(Ok(token.clone())),
                 Some(Landing::Failed(error)) => return Waited::Outcome(Err(error.clone())),
-                Some(Landing::OutOfTime(error)) if is_late => {
+                // With little time left, one waiter after the other would take over and fail too.
+                Some(Landing::OutOfTime(error)) if now.until(deadline) < self.timeout / 10 => {
                     return Waited::Outcome(Err(error.clone()));
                 }
                 None if is_late => return Waited::InVain,

@@ -100,26 +100,34 @@ impl Private {
 
     fn is_near(&self, text: &str) -> bool {
         let end = text.char_indices().nth(SEARCHED).map_or(text.len(), |(end, _)| end);
-        self.is_in(&text.as_bytes()[..end], DEPTH)
+        self.is_in(&text.as_bytes()[..end], Some(DEPTH))
     }
 
-    /// Whether a piece is in `text`, or in what up to `depth` decoders make of it.
-    fn is_in(&self, text: &[u8], depth: usize) -> bool {
+    /// Whether a piece is in `text`, or in what up to `depth` decoders make of it; `None` is no
+    /// more.
+    fn is_in(&self, text: &[u8], depth: Option<usize>) -> bool {
         let ends_here = |six| {
             (self.shortest..=PIECE).any(|length| {
                 let piece = six & mask(length);
                 self.pieces[self.place(piece)] == piece
             })
         };
-        let is_here = last_six(text).any(ends_here);
-        if is_here || depth == 0 {
-            return is_here;
+        if last_six(text).any(ends_here) {
+            return true;
         }
+        // Within the last encoding percent-encoding is undone once more: what is percent-encoded
+        // twice, or base64 of a percent-encoded text, often counts as one encoding.
+        let decoders = match depth {
+            None => return false,
+            Some(0) => &DECODERS[..PERCENT],
+            Some(_) => &DECODERS[..],
+        };
         let view = view(text);
-        DECODERS.iter().any(|decode| {
+        decoders.iter().any(|decode| {
             let decoded = decode(&view);
             // All encodings lengthen: what is as long as before was not encoded.
-            decoded.len() < view.len() && self.is_in(&decoded, depth - 1)
+            let deeper = depth.and_then(|depth| depth.checked_sub(1));
+            decoded.len() < view.len() && self.is_in(&decoded, deeper)
         })
     }
 }
@@ -127,7 +135,8 @@ impl Private {
 /// The six visible characters that end at each one of `text` as one number, fewer at its start.
 fn last_six(text: &[u8]) -> impl Iterator<Item = u64> {
     visible(text).scan(0, |six, char| {
-        let code = u64::from(u32::from(char.to_ascii_lowercase()));
+        let lower = char.to_lowercase().next().unwrap_or(char);
+        let code = u64::from(u32::from(lower));
         // Ten bits tell apart what stands in one text, and are never all zero.
         let digit = if code < 0x200 { code } else { code % 0x200 + 0x200 };
         *six = (*six << 10 | digit) & mask(PIECE);
@@ -192,6 +201,8 @@ fn is_markup(text: &str) -> bool {
 
 type Bytes = Zeroizing<Vec<u8>>;
 
+/// How many of them undo percent-encoding: the first.
+const PERCENT: usize = 2;
 const DECODERS: [fn(&str) -> Bytes; 10] = [
     percent,
     form,
@@ -249,18 +260,42 @@ fn json(text: &str) -> Bytes {
     })
 }
 
+/// The names of the characters from U+00A0 to U+00FF.
+const LATIN_1: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg \
+    macr deg plusmn sup2 sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 \
+    iquest Agrave Aacute Acirc Atilde Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave \
+    Iacute Icirc Iuml ETH Ntilde Ograve Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc \
+    Uuml Yacute THORN szlig agrave aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc \
+    euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave \
+    uacute ucirc uuml yacute thorn yuml";
+
 /// The character references that escaping makes, with or without their semicolon.
 fn html(text: &str) -> Bytes {
-    const NAMES: [(&str, char); 6] =
-        [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("nbsp", ' ')];
+    const NAMES: &str = "amp& lt< gt> quot\" apos' plus+ commat@ period. lowbar_ hyphen- dash- \
+        colon: semi; comma, sol/ bsol\\ excl! quest? equals= percnt% num# ast* dollar$ lpar( rpar) \
+        lsqb[ rsqb] lbrace{ rbrace} verbar| Hat^ grave`";
     unescaped(text, '&', |rest, bytes| {
         let reference = &rest[1..];
-        let is_named = |name: &str| {
+        let starts_with = |name: &str| {
             reference.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
         };
-        let (char, after) = match NAMES.into_iter().find(|(name, _)| is_named(name)) {
-            Some((name, char)) => (char, &reference[name.len()..]),
-            None => numbered(reference.strip_prefix('#')?)?,
+        let ascii = || {
+            NAMES.split(' ').find_map(|entry| {
+                let (name, char) = entry.split_at(entry.len() - 1);
+                starts_with(name).then(|| (char.chars().next(), name))
+            })
+        };
+        let latin = || {
+            let named = (0xa0..).zip(LATIN_1.split(' ')).find(|(_, n)| reference.starts_with(n));
+            named.map(|(code, name)| (char::from_u32(code), name))
+        };
+        let (char, after) = if let Some(number) = reference.strip_prefix('#') {
+            numbered(number)?
+        } else if reference.starts_with(|char: char| char.is_ascii_alphabetic()) {
+            let (char, name) = ascii().or_else(latin)?;
+            (char?, &reference[name.len()..])
+        } else {
+            return None;
         };
         bytes.extend(char.encode_utf8(&mut [0; 4]).as_bytes());
         Some(rest.len() - after.strip_prefix(';').unwrap_or(after).len())
@@ -730,5 +765,29 @@ mod tests {
             [0, 1, 2, 3].map(|i| char::from(digit(i))).into_iter().collect::<String>()
         };
         bytes.chunks(3).map(group).collect()
+    }
+
+    #[test]
+    fn names_with_accents_are_found_as_html_writes_them() {
+        let chars: Vec<_> = LATIN_1.split(' ').collect();
+        assert_eq!((chars.len(), chars[0xeb - 0xa0]), (96, "euml"));
+        let private = Private::new(&["Zo\u{eb}", "jan+x@kp.nl"]);
+        for echo in
+            ["Zo&euml;", "zo&Euml;", "ZO\u{cb}", "Wm8mZXVtbDs=", "jan&plus;x&commat;kp&period;nl"]
+        {
+            let text = format!("no user {echo} here");
+            assert_eq!(private.description(&text), Quote::Withheld, "{text}");
+        }
+        let harmless = "no user Zo here";
+        assert_eq!(private.description(harmless), Quote::Text(harmless.to_owned()));
+    }
+
+    #[test]
+    fn escape_within_two_other_encodings_is_undone() {
+        let private = Private::new(&["jan+x@kp.nl"]);
+        // Base64 of base64 of `jan%2Bx%40kp.nl`, and hex of `jan%252Bx%2540kp.nl`.
+        for echo in ["YW1GdUpUSkNlQ1UwTUd0d0xtNXM=", "6a616e253235324278253235343 06b702e6e6c"] {
+            assert_eq!(private.description(echo), Quote::Withheld, "{echo}");
+        }
     }
 }

@@ -142,8 +142,12 @@ fn quoted(body: &[u8], private: &Private) -> (Option<String>, Option<String>) {
         );
     }
     // Half of a JSON text is not fit to be read.
-    let is_json = text.trim_ascii_start().starts_with(['{', '[']);
-    let quote = if is_json { Quote::Nothing } else { private.description(text) };
+    let text = text.trim_start_matches('\u{feff}').trim_ascii();
+    let quote = match text.chars().next() {
+        Some('{' | '[') => Quote::Nothing,
+        Some('"') => json::string(text).map_or(Quote::Nothing, |text| private.description(&text)),
+        _ => private.description(text),
+    };
     (None, described(quote))
 }
 

@@ -86,12 +86,15 @@ impl<In: Transport> Transport for WipingTransport<In> {
 
 impl<In: Transport> Drop for WipingTransport<In> {
     fn drop(&mut self) {
-        self.wipe_input();
-        // What was sent is wiped already. To look whether something was left unsent costs a tenth
-        // of wiping all of it.
-        let output = self.inner.buffers().output();
-        if output.iter().fold(0, |all, byte| all | byte) != 0 {
-            output.zeroize();
+        let buffers = self.inner.buffers();
+        buffers.input_consume(buffers.input().len());
+        // The whole of both, also what ureq has grown the input buffer by: a body that was read and
+        // never sent lies anywhere. To look whether there is something costs a tenth of wiping.
+        let (input, output) = buffers.tmp_and_output();
+        for buffer in [input, output] {
+            if buffer.iter().fold(0, |all, byte| all | byte) != 0 {
+                buffer.zeroize();
+            }
         }
     }
 }

@@ -79,6 +79,22 @@ fn leader_out_of_time_hands_over_to_who_has_time_left() {
 }
 
 #[test]
+fn who_takes_over_has_what_is_left_of_its_own_time() {
+    let server = Server::start(|_, stream| stall(stream));
+    let timeout = Duration::from_secs(2);
+    let authenticator = server.builder().timeout(timeout).retries(0).build().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| authenticator.get_token(&grant()).unwrap_err());
+        wait_until(|| server.connections() == 1);
+        thread::sleep(timeout / 2);
+        let start = Instant::now();
+        authenticator.get_token(&grant()).unwrap_err();
+        assert!(start.elapsed() < timeout * 7 / 5, "{:?}", start.elapsed());
+    });
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
 fn refusal_is_shared() {
     let server = Server::answering(|_| {
         thread::sleep(Duration::from_millis(300));
