@@ -117,7 +117,8 @@ impl Hasher for Folding<'_> {
 
     #[inline]
     fn finish(&self) -> u64 {
-        self.state
+        // Once more: what is in few bits of a name is not spread by one multiplication alone.
+        product([self.state, 0], self.keys.pieces[0])
     }
 }
 
