@@ -110,26 +110,23 @@ impl Authenticator {
     ) -> Result<Token, Error> {
         let mut now = clock();
         let start = now.monotonic;
+        // Not worked out for a hit, which needs none.
+        let deadline = || start + self.0.timeout;
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
-                    let deadline = start + self.0.timeout;
-                    return Ok(self.renew(token, lead, grant, deadline, now, clock));
+                    return Ok(self.renew(token, lead, grant, deadline(), now, clock));
                 }
-                Claim::Wait(flight) => match flight.wait(start + self.0.timeout, &clock) {
+                Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
                     Waited::Outcome(outcome) => return outcome,
                     Waited::StartOver => {}
                     Waited::InVain => return Err(self.timed_out()),
                 },
                 Claim::Failed(error) => return Err(error),
                 // Hands over to a waiter that has time left.
-                Claim::Fetch(_) if now.monotonic >= start + self.0.timeout => {
-                    return Err(self.timed_out());
-                }
-                Claim::Fetch(lead) => {
-                    return self.fetch(lead, grant, None, start + self.0.timeout, &clock);
-                }
+                Claim::Fetch(_) if now.monotonic >= deadline() => return Err(self.timed_out()),
+                Claim::Fetch(lead) => return self.fetch(lead, grant, None, deadline(), &clock),
             }
             now = clock();
         }
@@ -411,7 +408,7 @@ mod tests {
     use super::*;
     use crate::builder::Builder;
     use crate::error::InvalidResponse;
-    use crate::support::{Server, answer, stall, token_answer, wait_until};
+    use crate::support::{Server, answer, token_answer, wait_until};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -645,13 +642,7 @@ mod tests {
 
     #[test]
     fn renewal_by_the_caller_is_bounded_while_the_endpoint_stalls() {
-        let server = Server::start(|n, mut stream| {
-            if n > 0 {
-                return stall(stream);
-            }
-            crate::support::read_request(&mut stream);
-            std::io::Write::write_all(&mut stream, token_for_an_hour("old").as_bytes()).unwrap();
-        });
+        let server = Server::stalling(|n| n > 0, token_for_an_hour("old"));
         let world = World::at(server, Arc::default(), |b| b.renew_in_background(false));
         world.get().unwrap();
         let start = Instant::now();

@@ -35,9 +35,7 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
-}
 
-impl Secret {
     /// Reads a secret from a file, such as one of systemd's `LoadCredential`, or a Docker or
     /// Kubernetes secret.
     ///

@@ -123,10 +123,10 @@ impl Private {
             Some(_) => &DECODERS[..],
         };
         let view = view(text);
+        let deeper = depth.and_then(|depth| depth.checked_sub(1));
         decoders.iter().any(|decode| {
             let decoded = decode(&view);
             // All encodings lengthen: what is as long as before was not encoded.
-            let deeper = depth.and_then(|depth| depth.checked_sub(1));
             decoded.len() < view.len() && self.is_in(&decoded, deeper)
         })
     }

@@ -232,13 +232,7 @@ fn failures_that_stay_are_not_retried() {
 
 #[test]
 fn connection_that_goes_silent_is_given_up_for_another() {
-    let server = Server::start(|n, mut stream| {
-        if n == 0 {
-            return stall(stream);
-        }
-        read_request(&mut stream);
-        stream.write_all(token_answer("t", HOUR).as_bytes()).unwrap();
-    });
+    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let authenticator = server.builder().timeout(Duration::from_secs(2)).build().unwrap();
     authenticator.get_token(&grant()).unwrap();
     assert_eq!(server.connections(), 2);
@@ -274,15 +268,7 @@ fn retries_end_where_the_timeout_leaves_no_room() {
 
 #[test]
 fn last_answer_of_the_server_is_told_if_the_deadline_falls_in_a_retry() {
-    let server = Server::start(|n, mut stream| {
-        read_request(&mut stream);
-        if n == 0 {
-            let text = answer("503 Busy", "Retry-After: 0\r\n", "");
-            stream.write_all(text.as_bytes()).unwrap();
-        } else {
-            stall(stream);
-        }
-    });
+    let server = Server::stalling(|n| n > 0, answer("503 Busy", "Retry-After: 0\r\n", ""));
     let authenticator = server.builder().timeout(TIMEOUT).retries(1).build().unwrap();
     let error = authenticator.get_token(&grant()).unwrap_err();
     assert_eq!(server.connections(), 2);

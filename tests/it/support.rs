@@ -49,6 +49,20 @@ impl Server {
         })
     }
 
+    /// Answers each request alike, but for the connections that stall.
+    pub fn stalling(
+        stalls: impl Fn(usize) -> bool + Send + Sync + 'static,
+        answer: String,
+    ) -> Self {
+        Self::start(move |n, mut stream| {
+            if stalls(n) {
+                return stall(stream);
+            }
+            read_request(&mut stream);
+            let _ = stream.write_all(answer.as_bytes());
+        })
+    }
+
     /// Reads request after request of a connection, and answers each.
     pub fn keeping(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::start(move |_, mut stream| {

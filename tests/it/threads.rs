@@ -1,6 +1,5 @@
 //! Many threads: one request, one outcome, and nobody waits who need not.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -11,7 +10,7 @@ use weseedo_auth::ureq::http::Request;
 use weseedo_auth::ureq::middleware::MiddlewareNext;
 use weseedo_auth::{Authenticator, Error, Grant, Token};
 
-use crate::support::{HOUR, Server, answer, grant, read_request, stall, token_answer, wait_until};
+use crate::support::{HOUR, Server, answer, grant, stall, token_answer, wait_until};
 
 const THREADS: usize = 64;
 
@@ -59,13 +58,7 @@ fn dead_endpoint_costs_one_timeout() {
 
 #[test]
 fn leader_out_of_time_hands_over_to_who_has_time_left() {
-    let server = Server::start(|n, mut stream| {
-        if n == 0 {
-            return stall(stream);
-        }
-        read_request(&mut stream);
-        stream.write_all(token_answer("t", HOUR).as_bytes()).unwrap();
-    });
+    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let timeout = Duration::from_secs(2);
     let authenticator = server.builder().timeout(timeout).retries(0).build().unwrap();
     thread::scope(|scope| {
@@ -109,13 +102,7 @@ fn refusal_is_shared() {
 
 #[test]
 fn stalled_fetch_keeps_nobody_elses_grant() {
-    let server = Server::start(|n, mut stream| {
-        if n == 1 {
-            return stall(stream);
-        }
-        read_request(&mut stream);
-        stream.write_all(token_answer("t", HOUR).as_bytes()).unwrap();
-    });
+    let server = Server::stalling(|n| n == 1, token_answer("t", HOUR));
     let builder = server.builder().timeout(Duration::from_secs(2)).retries(0);
     let authenticator = builder.build().unwrap();
     authenticator.get_token(&grant()).unwrap();
