@@ -210,7 +210,7 @@ impl Authenticator {
         now: Moment,
     ) {
         let (client_id, is_renewal) = (grant.client_id(), in_hand.is_some());
-        let took = now.monotonic.saturating_duration_since(start.monotonic);
+        let took = start.until(now.monotonic);
         let event = match outcome {
             Ok(token) => {
                 let lifetime = token.lifetime().length();

@@ -93,17 +93,13 @@ impl Authenticator {
 impl Bearer {
     /// A token for a call, and the grant that it belongs to.
     fn token(&self) -> Result<(Arc<Grant>, Token), ureq::Error> {
-        let current = self.current().clone();
-        let grant = match current {
-            Some(grant) => grant,
-            None => self.next(None)?,
-        };
+        let grant = self.grant(None)?;
         let rejected = match self.authenticator.get_token(&grant) {
             Ok(token) => return Ok((grant, token)),
             Err(error @ Error::Rejected { .. }) => error,
             Err(error) => return Err(error.into_ureq()),
         };
-        let next = self.next(Some(&grant))?;
+        let next = self.grant(Some(&grant))?;
         if next == grant {
             return Err(rejected.into_ureq());
         }
@@ -111,9 +107,9 @@ impl Bearer {
         Ok((next, token))
     }
 
-    /// The grant to use instead of one that was rejected: what another thread has found meanwhile, or
-    /// what the source says now.
-    fn next(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
+    /// The grant in use, unless it is the one that was rejected: another thread may have found a newer
+    /// one meanwhile. Else what the source says now.
+    fn grant(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
         let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| grant != old);
         if let Some(newer) = self.current().clone().filter(is_newer) {
             return Ok(newer);

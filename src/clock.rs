@@ -14,9 +14,9 @@ impl Moment {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// The time to a deadline; nothing once it is past.
-    pub(crate) fn until(self, deadline: Instant) -> Duration {
-        deadline.saturating_duration_since(self.monotonic)
+    /// The time until the monotonic clock says `later`; nothing once it is past.
+    pub(crate) fn until(self, later: Instant) -> Duration {
+        later.saturating_duration_since(self.monotonic)
     }
 
     /// Whether both clocks say so.
@@ -28,8 +28,8 @@ impl Moment {
     /// The time since an earlier moment, by the clock that says less; nothing if one says that it is
     /// later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        let monotonic = self.monotonic.saturating_duration_since(earlier.monotonic);
-        monotonic.min(self.wall.duration_since(earlier.wall).unwrap_or_default())
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        earlier.until(self.monotonic).min(wall)
     }
 
     /// Each clock's earlier reading.
@@ -49,7 +49,7 @@ impl Moment {
     /// This earlier moment as the wall clock of `later` would have told it: by how much that clock
     /// was stepped in between no longer matters.
     pub(crate) fn told_by_wall_of(self, later: Self) -> Self {
-        let elapsed = later.monotonic.saturating_duration_since(self.monotonic);
+        let elapsed = self.until(later.monotonic);
         Self { wall: later.wall.checked_sub(elapsed).unwrap_or(later.wall), ..self }
     }
 }
@@ -72,9 +72,8 @@ impl Span {
 
     /// What is left, by the clock that says less. A clock that went back has counted nothing.
     pub(crate) fn left(&self, now: Moment) -> Duration {
-        let monotonic = now.monotonic.saturating_duration_since(self.start.monotonic);
         let wall = now.wall.duration_since(self.start.wall).unwrap_or_default();
-        self.length.saturating_sub(monotonic.max(wall))
+        self.length.saturating_sub(self.start.until(now.monotonic).max(wall))
     }
 
     pub(crate) fn is_over(&self, now: Moment) -> bool {

@@ -236,7 +236,7 @@ impl Held {
     }
 
     fn age(&self, now: Moment) -> Duration {
-        now.monotonic.saturating_duration_since(self.arrived.monotonic)
+        self.arrived.until(now.monotonic)
     }
 
     fn is_over(&self, now: Moment) -> bool {
