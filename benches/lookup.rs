@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use weseedo_auth::Environment;
 use weseedo_auth::{Authenticator, Grant, ureq};
 
-use crate::support::{HOUR, Server, token_answer, wait_until};
+use crate::support::{Gate, HOUR, Server, token_answer, wait_until};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -96,15 +96,11 @@ fn main() {
 impl Bench {
     fn lookups(&self) {
         section("lookup; floor: a Mutex lock, Instant::now, SystemTime::now, an Arc clone");
-        let floor = Floor::new();
         for cached in [1, 100, 1024] {
             for (kind, grant) in kinds(0) {
                 let authenticator = filled(cached, &grant);
-                let (hits, floors) = self.by_turns(
-                    || self.time(|| hit(&authenticator, &grant)),
-                    || self.time(|| floor.call()),
-                );
-                print(&format!("hit, {cached} cached, {kind}"), &hits, &floors);
+                let name = format!("hit, {cached} cached, {kind}");
+                self.hit_beside_floor(&name, &authenticator, &grant);
                 let before = ALLOCATIONS.get();
                 for _ in 0..1000 {
                     hit(&authenticator, &grant);
@@ -134,15 +130,15 @@ impl Bench {
 
     fn beside_a_stalled_fetch(&self) {
         section("lookup while another grant's fetch is stalled; floor: as above");
-        let (server, gate) = Gate::server(HOUR);
+        let (server, gate) = gated(HOUR);
         let authenticator = authenticator(&server, 1024);
         let (held, stalled) = (grant(0), grant(1));
         authenticator.get_token(&held).unwrap();
         gate.close();
         thread::scope(|scope| {
             let fetch = scope.spawn(|| authenticator.get_token(&stalled));
-            gate.wait_for_a_request();
-            self.hit_beside_floor(&authenticator, &held);
+            wait_until(|| server.connections() == 2);
+            self.hit_beside_floor("hit", &authenticator, &held);
             gate.open();
             fetch.join().unwrap().unwrap();
         });
@@ -151,23 +147,23 @@ impl Bench {
     fn beside_its_own_renewal(&self) {
         section("lookup while the token's own renewal is under way; floor: as above");
         let life = Duration::from_secs(4);
-        let (server, gate) = Gate::server(life);
+        let (server, gate) = gated(life);
         let (authenticator, grant) = (authenticator(&server, 1024), grant(0));
         authenticator.get_token(&grant).unwrap();
         gate.close();
         // The window starts within the last quarter of what is left of the life.
         thread::sleep(life.saturating_sub(Duration::from_secs(1)) * 13 / 16);
         authenticator.get_token(&grant).unwrap();
-        gate.wait_for_a_request();
-        self.hit_beside_floor(&authenticator, &grant);
+        wait_until(|| server.connections() == 2);
+        self.hit_beside_floor("hit", &authenticator, &grant);
         gate.open();
     }
 
-    fn hit_beside_floor(&self, authenticator: &Authenticator, grant: &Grant) {
+    fn hit_beside_floor(&self, name: &str, authenticator: &Authenticator, grant: &Grant) {
         let floor = Floor::new();
         let (hits, floors) = self
             .by_turns(|| self.time(|| hit(authenticator, grant)), || self.time(|| floor.call()));
-        print("hit", &hits, &floors);
+        print(name, &hits, &floors);
     }
 
     fn misses(&self) {
@@ -488,35 +484,13 @@ fn resident_kib() -> Option<u64> {
 
 const TOKEN: &str = "d33f00d1e59b";
 
-/// What keeps a server from answering.
-#[derive(Clone, Default)]
-struct Gate(Arc<[AtomicBool; 2]>);
-
-impl Gate {
-    /// A token endpoint behind a gate, which is open at first.
-    fn server(life: Duration) -> (Server, Self) {
-        let gate = Self::default();
-        let theirs = gate.clone();
-        let server = Server::answering(move |_| {
-            let [is_closed, is_waiting] = &*theirs.0;
-            while is_closed.load(Ordering::SeqCst) {
-                is_waiting.store(true, Ordering::SeqCst);
-                thread::sleep(Duration::from_millis(1));
-            }
-            token_answer(TOKEN, life)
-        });
-        (server, gate)
-    }
-
-    fn close(&self) {
-        self.0[0].store(true, Ordering::SeqCst);
-    }
-
-    fn open(&self) {
-        self.0[0].store(false, Ordering::SeqCst);
-    }
-
-    fn wait_for_a_request(&self) {
-        wait_until(|| self.0[1].load(Ordering::SeqCst));
-    }
+/// A token endpoint behind a gate, which is open at first.
+fn gated(life: Duration) -> (Server, Gate) {
+    let gate = Gate::default();
+    let theirs = gate.clone();
+    let server = Server::answering(move |_| {
+        theirs.pass();
+        token_answer(TOKEN, life)
+    });
+    (server, gate)
 }

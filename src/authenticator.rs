@@ -399,7 +399,7 @@ impl fmt::Debug for Authenticator {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use ureq::SendBody;
     use ureq::http::Request;
@@ -408,7 +408,7 @@ mod tests {
     use super::*;
     use crate::builder::Builder;
     use crate::error::InvalidResponse;
-    use crate::support::{Server, answer, token_answer, wait_until};
+    use crate::support::{Gate, Server, answer, token_answer, wait_until};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -504,21 +504,22 @@ mod tests {
 
     #[test]
     fn valid_token_is_returned_at_once_while_its_renewal_stalls() {
-        let released = Arc::new(AtomicBool::new(false));
-        let release = Arc::clone(&released);
+        let gate = Gate::default();
+        let theirs = gate.clone();
         let server = Server::answering(move |n| {
-            wait_until(|| n == 0 || release.load(Ordering::SeqCst));
+            theirs.pass();
             token_for_an_hour(if n == 0 { "old" } else { "new" })
         });
         let world = World::at(server, Arc::default(), |builder| builder);
         world.get().unwrap();
+        gate.close();
         assert_eq!(world.get_after(HOUR - MINUTE).unwrap(), "old");
         wait_until(|| world.server.connections() == 2);
         for _ in 0..100 {
             assert_eq!(world.get().unwrap(), "old");
         }
         assert_eq!(world.server.connections(), 2, "one renewal, however many find it due");
-        released.store(true, Ordering::SeqCst);
+        gate.open();
         wait_until(|| world.get().unwrap() == "new");
     }
 

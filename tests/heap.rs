@@ -21,7 +21,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rcgen::CertificateParams;
-use rustls::{ServerConnection, StreamOwned};
 use weseedo_auth::ureq::http::Request;
 use weseedo_auth::ureq::middleware::MiddlewareNext;
 use weseedo_auth::ureq::tls::{Certificate, TlsConfig};
@@ -30,7 +29,8 @@ use weseedo_auth::{Authenticator, Builder, Environment, Grant, GrantSource, Secr
 use zeroize::Zeroizing;
 
 use crate::support::{
-    DATE, HOUR, Server, answer, certificate, read_request, stall, token_answer, token_body,
+    DATE, HOUR, Server, answer, certificate, over_tls, read_request, stall, token_answer,
+    token_body, wait_until,
 };
 
 const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyEnFgUjIaPlO0_c";
@@ -222,11 +222,7 @@ impl Endpoint {
             GUARDED.set(true);
             match &config {
                 Some(config) => {
-                    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
-                    let mut stream = StreamOwned::new(connection, stream);
-                    serve(&mut stream, n, &answer);
-                    stream.conn.send_close_notify();
-                    let _ = stream.flush();
+                    over_tls(stream, config, |stream| _ = serve(stream, n, &answer));
                 }
                 None if serve(&mut stream, n, &answer) => stall(stream),
                 None => {}
@@ -466,9 +462,7 @@ fn lives_of_a_token(run: &mut Runner) {
     });
     run.scene("a renewal", NOTHING, || {
         let authenticator = endpoint.authenticator();
-        while authenticator.get_token(&password()).unwrap().access_token() != NEW_TOKEN {
-            thread::yield_now();
-        }
+        wait_until(|| authenticator.get_token(&password()).unwrap().access_token() == NEW_TOKEN);
         drop(authenticator);
         // Its thread ends a moment after the landing.
         live_at_last(0);

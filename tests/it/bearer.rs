@@ -12,16 +12,10 @@ use weseedo_auth::ureq::middleware::MiddlewareNext;
 use weseedo_auth::ureq::{self, Agent, SendBody};
 use weseedo_auth::{Authenticator, Builder, Environment, Error};
 
-use crate::support::{self, DATE, HOUR, answer, grant, token_answer, token_body};
-
-const PATH: &str = "/api/v2/oauth2/token";
+use crate::support::{self, HOUR, TOKEN_PATH, answer, grant, token_answer, token_mock};
 
 fn builder(server: &ServerGuard) -> Builder {
     Authenticator::builder(Environment::Custom(server.url()))
-}
-
-fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
-    server.mock("POST", PATH).with_header("date", DATE).with_body(token_body(access_token, HOUR))
 }
 
 fn api_mock(server: &mut ServerGuard, authorization: impl Into<Matcher>) -> Mock {
@@ -106,7 +100,7 @@ fn token_endpoint_gets_no_header() {
         .expect(2)
         .create();
     let authenticator = builder(&server).build().unwrap();
-    authenticator.agent(grant()).post(format!("{}{PATH}", server.url())).send("").unwrap();
+    authenticator.agent(grant()).post(format!("{}{TOKEN_PATH}", server.url())).send("").unwrap();
     // Nor when the middleware is part of the token request's own agent.
     let bearer = authenticator.bearer(grant());
     let authenticator =
@@ -156,7 +150,7 @@ fn other_statuses_leave_the_token_in_use() {
 #[test]
 fn error_on_the_way_to_a_token_can_be_told_from_the_calls_own() {
     let mut server = Server::new();
-    server.mock("POST", PATH).with_status(401).create();
+    server.mock("POST", TOKEN_PATH).with_status(401).create();
     let api = api_mock(&mut server, Matcher::Any).expect(0).create();
     let authenticator = builder(&server).build().unwrap();
     let by_agent = authenticator.agent(grant()).get(meetings(&server)).call().unwrap_err();

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use weseedo_auth::{Authenticator, Event, Grant};
 
-use crate::support::{HOUR, Server, answer, grant, token_answer, wait_until};
+use crate::support::{Gate, HOUR, Server, answer, grant, token_answer, wait_until};
 
 /// An authenticator that writes down what it is told.
 fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
@@ -75,12 +75,12 @@ fn hook_may_call_back() {
 #[test]
 fn hook_that_panics_or_blocks_strands_nobody() {
     let server = Server::answering(|_| token_answer("t", HOUR));
-    let released = Arc::new(AtomicBool::new(false));
-    let (release, reached) = (Arc::clone(&released), Arc::new(AtomicBool::new(false)));
+    let (gate, reached) = (Gate::closed(), Arc::new(AtomicBool::new(false)));
+    let theirs = gate.clone();
     let at_hook = Arc::clone(&reached);
     let hook = move |_: &Event<'_>| {
         at_hook.store(true, Ordering::SeqCst);
-        wait_until(|| release.load(Ordering::SeqCst));
+        theirs.pass();
         panic!("in the hook");
     };
     let authenticator = server.builder().on_event(hook).build().unwrap();
@@ -89,7 +89,7 @@ fn hook_that_panics_or_blocks_strands_nobody() {
         wait_until(|| reached.load(Ordering::SeqCst));
         authenticator.get_token(&grant()).unwrap();
         assert!(!leader.is_finished());
-        released.store(true, Ordering::SeqCst);
+        gate.open();
         assert!(leader.join().is_err(), "it is the caller's panic");
     });
     authenticator.get_token(&grant()).unwrap();
@@ -98,10 +98,10 @@ fn hook_that_panics_or_blocks_strands_nobody() {
 
 #[test]
 fn status_waits_for_no_fetch_and_makes_no_request() {
-    let released = Arc::new(AtomicBool::new(false));
-    let release = Arc::clone(&released);
+    let gate = Gate::closed();
+    let theirs = gate.clone();
     let server = Server::answering(move |_| {
-        wait_until(|| release.load(Ordering::SeqCst));
+        theirs.pass();
         token_answer("t", HOUR)
     });
     let authenticator = server.builder().build().unwrap();
@@ -112,7 +112,7 @@ fn status_waits_for_no_fetch_and_makes_no_request() {
         scope.spawn(|| authenticator.get_token(&grant()).unwrap());
         wait_until(|| server.connections() == 1);
         assert!(authenticator.status(&grant()).is_fetching);
-        released.store(true, Ordering::SeqCst);
+        gate.open();
     });
     let after = authenticator.status(&grant());
     assert!(after.token_left > Some(HOUR / 2) && !after.is_fetching, "{after:?}");

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use mockito::{Matcher, Server};
 
-use crate::support::{DATE, HOUR, token_body};
+use crate::support::{token_mock, token_mock_at};
 
 /// Runs an example with these variables and no other `WESEEDO_*`.
 fn run(example: &str, variables: &[(&str, &str)]) -> Output {
@@ -130,11 +130,7 @@ fn service_loses_no_call_and_tells_how_it_stands() {
 #[test]
 fn print_token_prints_the_token_alone() {
     let mut server = Server::new();
-    server
-        .mock("POST", "/token")
-        .with_header("date", DATE)
-        .with_body(token_body("t0k3n", HOUR))
-        .create();
+    token_mock_at(&mut server, "/token", "t0k3n").create();
     let output = run(
         "print_token",
         &[
@@ -152,11 +148,8 @@ fn print_token_prints_the_token_alone() {
 #[test]
 fn print_token_takes_the_secret_from_a_file_before_the_variable() {
     let mut server = Server::new();
-    server
-        .mock("POST", "/api/v2/oauth2/token")
+    token_mock(&mut server, "t0k3n")
         .match_body(Matcher::Regex(r#""client_secret":"s3cr3t""#.to_owned()))
-        .with_header("date", DATE)
-        .with_body(token_body("t0k3n", HOUR))
         .create();
     let file = env::temp_dir().join(format!("weseedo-auth-print-token-{}", process::id()));
     fs::write(&file, "s3cr3t\n").unwrap();
@@ -176,13 +169,10 @@ fn print_token_takes_the_secret_from_a_file_before_the_variable() {
 #[test]
 fn quickstart_takes_secret_and_password_from_files() {
     let mut server = Server::new();
-    server
-        .mock("POST", "/token")
+    token_mock_at(&mut server, "/token", "t0k3n")
         .match_body(Matcher::Regex(
             r#""client_secret":"s3cr3t"(,.*"password":"p4ss"|})"#.to_owned(),
         ))
-        .with_header("date", DATE)
-        .with_body(token_body("t0k3n", HOUR))
         .expect(2)
         .create();
     server.mock("GET", "/api/v2/docs").create();
@@ -213,11 +203,7 @@ fn quickstart_takes_secret_and_password_from_files() {
 #[test]
 fn plain_http_takes_no_proxy_from_the_environment() {
     let mut server = Server::new();
-    server
-        .mock("POST", "/api/v2/oauth2/token")
-        .with_header("date", DATE)
-        .with_body(token_body("t0k3n", HOUR))
-        .create();
+    token_mock(&mut server, "t0k3n").create();
     let nobody = "http://127.0.0.1:1";
     let output = run(
         "print_token",

@@ -1,13 +1,13 @@
 //! Grants that change while API calls go on.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use weseedo_auth::{Authenticator, Error, Grant, GrantSource, ureq};
 
-use crate::support::{HOUR, Server, answer, token_answer, wait_until};
+use crate::support::{Gate, HOUR, Server, answer, token_answer, wait_until};
 
 /// An endpoint that accepts one secret, and its API, which accepts the token of that secret.
 struct World {
@@ -146,10 +146,12 @@ fn source_that_fails_or_panics_costs_that_one_call() {
 #[test]
 fn source_that_blocks_keeps_nobody_else() {
     let world = World::new();
-    let released = Arc::new(AtomicBool::new(false));
-    let release = Arc::clone(&released);
+    let gate = Gate::closed();
+    let theirs = gate.clone();
     let (agent, asked) = world.agent(move |n| {
-        wait_until(|| n > 0 || release.load(Ordering::SeqCst));
+        if n == 0 {
+            theirs.pass();
+        }
         Ok(grant("old"))
     });
     thread::scope(|scope| {
@@ -158,7 +160,7 @@ fn source_that_blocks_keeps_nobody_else() {
         world.call(&agent).unwrap();
         drop(format!("{agent:?}"));
         assert!(!blocked.is_finished());
-        released.store(true, Ordering::SeqCst);
+        gate.open();
         blocked.join().unwrap().unwrap();
     });
 }

@@ -4,10 +4,11 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mockito::{Mock, ServerGuard};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use rcgen::{CertificateParams, KeyPair};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
@@ -132,7 +133,34 @@ pub fn wait_until(holds: impl Fn() -> bool) {
     let patience = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < patience, "waited in vain");
-        thread::yield_now();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lets those pass who come to it while it is open; the others wait.
+#[derive(Clone, Default)]
+pub struct Gate {
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Gate {
+    pub fn closed() -> Self {
+        let gate = Self::default();
+        gate.close();
+        gate
+    }
+
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    pub fn open(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
+    }
+
+    #[track_caller]
+    pub fn pass(&self) {
+        wait_until(|| !self.is_closed.load(Ordering::SeqCst));
     }
 }
 
@@ -157,6 +185,18 @@ pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
     answer("200 OK", &format!("Date: {DATE}\r\n"), &token_body(access_token, lifetime))
 }
 
+/// Where the token endpoint is by default.
+pub const TOKEN_PATH: &str = "/api/v2/oauth2/token";
+
+/// mockito's token endpoint.
+pub fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
+    token_mock_at(server, TOKEN_PATH, access_token)
+}
+
+pub fn token_mock_at(server: &mut ServerGuard, path: &str, access_token: &str) -> Mock {
+    server.mock("POST", path).with_header("date", DATE).with_body(token_body(access_token, HOUR))
+}
+
 /// A whole answer that closes the connection.
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
@@ -172,10 +212,22 @@ pub fn answer_over_tls(
     config: &Arc<ServerConfig>,
     answer: impl FnOnce(&str) -> String,
 ) -> Option<HandshakeKind> {
+    over_tls(stream, config, |stream| {
+        let request = read_request(stream);
+        let _ = stream.write_all(answer(&request).as_bytes());
+    })
+}
+
+/// Serves a connection over TLS, ends it, and returns what handshake there was.
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+pub fn over_tls(
+    stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    serve: impl FnOnce(&mut StreamOwned<ServerConnection, TcpStream>),
+) -> Option<HandshakeKind> {
     let connection = ServerConnection::new(Arc::clone(config)).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
-    let request = read_request(&mut stream);
-    let _ = stream.write_all(answer(&request).as_bytes());
+    serve(&mut stream);
     stream.conn.send_close_notify();
     let _ = stream.flush();
     stream.conn.handshake_kind()

@@ -111,9 +111,7 @@ fn stalled_fetch_keeps_nobody_elses_grant() {
             let grant = Grant::client_credentials("slow", "s3cr3t");
             authenticator.get_token(&grant)
         });
-        while server.connections() < 2 {
-            thread::yield_now();
-        }
+        wait_until(|| server.connections() == 2);
         authenticator.get_token(&grant()).unwrap();
         let other = Grant::client_credentials("other", "s3cr3t");
         authenticator.get_token(&other).unwrap();

@@ -1,6 +1,5 @@
 //! Certificates that are trusted, and those that must not be.
 
-use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use weseedo_auth::ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use weseedo_auth::{Authenticator, Environment, Error};
 
 use crate::support::{
-    HOUR, Server, answer, answer_over_tls, assert_not_reached, certificate, grant, token_answer,
+    HOUR, Server, answer, answer_over_tls, assert_not_reached, certificate, grant, stall,
+    token_answer,
 };
 
 fn params(host: &str) -> CertificateParams {
@@ -204,8 +204,7 @@ fn tls_settings_of_one_call_count_for_that_call() {
 #[test]
 fn handshake_that_stalls_ends_with_the_timeout() {
     for provider in PROVIDERS {
-        let server =
-            Server::start(|_, mut stream| while matches!(stream.read(&mut [0; 512]), Ok(1..)) {});
+        let server = Server::start(|_, stream| stall(stream));
         let environment = Environment::Custom(https(&server));
         let authenticator = Authenticator::builder(environment)
             .timeout(Duration::from_millis(400))

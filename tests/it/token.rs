@@ -5,15 +5,15 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use mockito::{Matcher, Mock, Server, ServerGuard};
+use mockito::{Matcher, Server, ServerGuard};
 use weseedo_auth::{
     Authenticator, Bearer, Builder, Environment, Error, Grant, GrantSource, InvalidResponse,
     Secret, Status, Token,
 };
 
-use crate::support::{DATE, HOUR, grant, read_request, token_answer, token_body};
-
-const PATH: &str = "/api/v2/oauth2/token";
+use crate::support::{
+    HOUR, TOKEN_PATH, grant, read_request, token_answer, token_mock, token_mock_at,
+};
 
 fn builder(server: &ServerGuard) -> Builder {
     Authenticator::builder(Environment::Custom(server.url()))
@@ -21,10 +21,6 @@ fn builder(server: &ServerGuard) -> Builder {
 
 fn authenticator(server: &ServerGuard) -> Authenticator {
     builder(server).build().unwrap()
-}
-
-fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
-    server.mock("POST", PATH).with_header("date", DATE).with_body(token_body(access_token, HOUR))
 }
 
 #[test]
@@ -94,7 +90,7 @@ fn each_grant_has_its_own_token() {
     let right =
         token_mock(&mut server, "right").match_body(Matcher::Regex("s3cr3t".into())).create();
     let wrong = server
-        .mock("POST", PATH)
+        .mock("POST", TOKEN_PATH)
         .match_body(Matcher::Regex("wr0ng".into()))
         .with_status(401)
         .create();
@@ -109,11 +105,7 @@ fn each_grant_has_its_own_token() {
 #[test]
 fn prefix_and_token_path_make_the_url() {
     let mut server = Server::new();
-    let mock = server
-        .mock("POST", "/proxy/v3/token")
-        .with_header("date", DATE)
-        .with_body(token_body("t", HOUR))
-        .create();
+    let mock = token_mock_at(&mut server, "/proxy/v3/token", "t").create();
     let environment = Environment::Custom(format!("{}/proxy/", server.url()));
     let authenticator =
         Authenticator::builder(environment).token_path("/v3/token").build().unwrap();
@@ -142,7 +134,7 @@ fn ipv6_loopback_is_asked() {
 fn refusal_is_told_and_not_repeated() {
     let mut server = Server::new();
     let mock = server
-        .mock("POST", PATH)
+        .mock("POST", TOKEN_PATH)
         .with_status(401)
         .with_body(r#"{"error":"invalid_client","error_description":"client is disabled"}"#)
         .expect(1)
@@ -163,10 +155,10 @@ fn wrong_path_names_the_url_and_the_setting() {
         [(404, "<html>", ""), (405, r#"{"message":"no such route"}"#, "no such route: ")]
     {
         let mut server = Server::new();
-        server.mock("POST", PATH).with_status(status).with_body(body).create();
+        server.mock("POST", TOKEN_PATH).with_status(status).with_body(body).create();
         let error = authenticator(&server).get_token(&grant()).unwrap_err();
         let text = format!(
-            "token request rejected with status {status}: {said}no token endpoint at {}{PATH}: look its path up in the \
+            "token request rejected with status {status}: {said}no token endpoint at {}{TOKEN_PATH}: look its path up in the \
              environment's OpenAPI document and set it with Builder::token_path",
             server.url()
         );
@@ -178,7 +170,7 @@ fn wrong_path_names_the_url_and_the_setting() {
 fn unavailable_endpoint_is_asked_again_as_often_as_set() {
     for (retries, requests) in [(0, 1), (1, 2)] {
         let mut server = Server::new();
-        let mock = server.mock("POST", PATH).with_status(503).expect(requests).create();
+        let mock = server.mock("POST", TOKEN_PATH).with_status(503).expect(requests).create();
         let error =
             builder(&server).retries(retries).build().unwrap().get_token(&grant()).unwrap_err();
         assert!(
@@ -192,7 +184,7 @@ fn unavailable_endpoint_is_asked_again_as_often_as_set() {
 #[test]
 fn unusable_answer_is_not_asked_for_again() {
     let mut server = Server::new();
-    let mock = server.mock("POST", PATH).with_body("<html>").expect(1).create();
+    let mock = server.mock("POST", TOKEN_PATH).with_body("<html>").expect(1).create();
     let error = authenticator(&server).get_token(&grant()).unwrap_err();
     assert!(matches!(error, Error::InvalidResponse(InvalidResponse::Body(_))), "{error:?}");
     mock.assert();
@@ -202,7 +194,7 @@ fn unusable_answer_is_not_asked_for_again() {
 fn retry_after_spares_the_endpoint_until_it_is_over() {
     let mut server = Server::new();
     let mock = server
-        .mock("POST", PATH)
+        .mock("POST", TOKEN_PATH)
         .with_status(429)
         .with_header("retry-after", "60")
         .expect(1)
@@ -242,7 +234,7 @@ fn debug_texts_hold_nothing_secret() {
     assert_eq!(format!("{token:?}"), "Token { expires: 2021-12-31 1:00:00.0 +00:00:00, .. }");
     assert_eq!(
         format!("{authenticator:?}"),
-        format!("Authenticator {{ token_endpoint: {}{PATH}, .. }}", server.url())
+        format!("Authenticator {{ token_endpoint: {}{TOKEN_PATH}, .. }}", server.url())
     );
     assert_eq!(
         format!("{:?}", authenticator.bearer(grant)),
