@@ -14,6 +14,8 @@ use crate::event::{Event, Hook};
 use crate::grant::Grant;
 use crate::jitter;
 use crate::status::Status;
+#[cfg(feature = "store")]
+use crate::store::{Fleet, Found, StoreError};
 use crate::token::Token;
 
 /// The longest that a renewal may hold up the caller who makes it, where no thread can.
@@ -32,22 +34,44 @@ pub struct Authenticator(Arc<Shared>);
 struct Shared {
     cache: Arc<Cache>,
     endpoint: Endpoint,
+    #[cfg(feature = "store")]
+    fleet: Option<Fleet>,
     timeout: Duration,
     retries: u32,
     renew_in_background: bool,
     hook: Hook,
 }
 
+/// A token to be fetched.
+struct Errand<'a> {
+    grant: &'a Grant,
+    /// The one that it is to renew.
+    in_hand: Option<&'a Token>,
+    deadline: Instant,
+    /// Whether it holds up a caller who has a token: then one attempt has to do.
+    is_brief: bool,
+}
+
 impl Authenticator {
     pub(crate) fn from_parts(
         cache: Arc<Cache>,
         endpoint: Endpoint,
+        #[cfg(feature = "store")] fleet: Option<Fleet>,
         timeout: Duration,
         retries: u32,
         renew_in_background: bool,
         hook: Hook,
     ) -> Self {
-        Self(Arc::new(Shared { cache, endpoint, timeout, retries, renew_in_background, hook }))
+        Self(Arc::new(Shared {
+            cache,
+            endpoint,
+            #[cfg(feature = "store")]
+            fleet,
+            timeout,
+            retries,
+            renew_in_background,
+            hook,
+        }))
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -126,7 +150,11 @@ impl Authenticator {
                 Claim::Failed(error) => return Err(error),
                 // Hands over to a waiter that has time left.
                 Claim::Fetch(_) if now.monotonic >= deadline() => return Err(self.timed_out()),
-                Claim::Fetch(lead) => return self.fetch(lead, grant, None, deadline(), &clock),
+                Claim::Fetch(lead) => {
+                    let errand =
+                        Errand { grant, in_hand: None, deadline: deadline(), is_brief: false };
+                    return self.fetch(lead, &errand, &clock);
+                }
             }
             now = clock();
         }
@@ -150,8 +178,10 @@ impl Authenticator {
             let renew = move || {
                 if let Ok(lead) = take.recv() {
                     let deadline = clock().monotonic + this.0.timeout;
+                    let (grant, in_hand) = (&grant, Some(&in_hand));
+                    let errand = Errand { grant, in_hand, deadline, is_brief: false };
                     // Its failure is told to those who listen.
-                    let _ = this.fetch(lead, &grant, Some(&in_hand), deadline, &clock);
+                    let _ = this.fetch(lead, &errand, &clock);
                 }
             };
             // Without a thread, `take` is gone and the lead comes back.
@@ -162,59 +192,92 @@ impl Authenticator {
         let Err(SendError(lead)) = give.send(lead) else { return token };
 
         let time = inline_time(now.until(deadline), token.lifetime().left(now));
-        let outcome = self.0.endpoint.fetch(grant, time, &clock);
-        let landing = match outcome.clone() {
-            Ok(new) => Landing::Token(new),
-            // So short an attempt says too little to those who wait and have more time.
-            Err(error) => Landing::OutOfTime(error),
-        };
-        let landed = clock();
-        lead.land(landing, landed);
-        self.tell(grant, Some(&token), &outcome, now, landed);
-        outcome.unwrap_or(token)
+        let deadline = now.monotonic + time;
+        let errand = Errand { grant, in_hand: Some(&token), deadline, is_brief: true };
+        self.fetch(lead, &errand, &clock).unwrap_or(token)
     }
 
-    /// Fetches, lands what came of it, and tells it. A token that is in hand meanwhile makes it a
-    /// renewal.
+    /// Fetches, lands what came of it, and tells it.
     #[cold]
     fn fetch(
         &self,
         lead: Lead,
-        grant: &Grant,
-        in_hand: Option<&Token>,
-        deadline: Instant,
+        errand: &Errand<'_>,
         clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
         let start = clock();
-        let outcome = self.try_until(grant, deadline, &clock);
+        #[cfg(feature = "store")]
+        let (errand, turn) = match self.look(errand, &clock) {
+            Some(Found::Token(token)) => {
+                let now = clock();
+                lead.land(Landing::Token(token.clone()), now);
+                let outcome = Ok(token);
+                self.tell(errand, &outcome, true, start, now);
+                return outcome;
+            }
+            // Its renewal is due again later.
+            Some(Found::BeingRenewed(token)) => return Ok(token),
+            Some(Found::Nothing(turn)) if errand.in_hand.is_none() => {
+                let deadline = turn.deadline(errand.deadline, clock().monotonic);
+                (&Errand { deadline, ..*errand }, Some(turn))
+            }
+            Some(Found::Nothing(turn)) => (errand, Some(turn)),
+            None => (errand, None),
+        };
+        let outcome = self.try_until(errand, &clock);
+        #[cfg(feature = "store")]
+        if let (Some(turn), Ok(token)) = (&turn, &outcome) {
+            turn.seal(token);
+        }
         let now = clock();
+        let is_out_of_time = now.until(errand.deadline) < NO_TIME;
         lead.land(
             match outcome.clone() {
                 Ok(token) => Landing::Token(token),
-                Err(error) if now.until(deadline) < NO_TIME => Landing::OutOfTime(error),
+                // So short an attempt says too little to those who wait and have more time.
+                Err(error) if is_out_of_time || errand.is_brief => Landing::OutOfTime(error),
                 Err(error) => Landing::Failed(error),
             },
             now,
         );
-        self.tell(grant, in_hand, &outcome, start, now);
+        #[cfg(feature = "store")]
+        let failure = turn.and_then(|turn| turn.end(outcome.as_ref().ok(), &clock));
+        self.tell(errand, &outcome, false, start, now);
+        #[cfg(feature = "store")]
+        self.tell_of_store(errand.grant, failure);
         outcome
+    }
+
+    /// Looks for a token of another process; `None` without a store.
+    #[cfg(feature = "store")]
+    fn look(&self, errand: &Errand<'_>, clock: impl Fn() -> Moment) -> Option<Found<'_>> {
+        let fleet = self.0.fleet.as_ref()?;
+        Some(fleet.look(errand.grant, errand.in_hand, errand.deadline, clock))
+    }
+
+    #[cfg(feature = "store")]
+    fn tell_of_store(&self, grant: &Grant, failure: Option<StoreError>) {
+        if let Some(error) = failure {
+            let client_id = grant.client_id();
+            (self.0.hook)(&Event::StoreFailed { client_id, error: &*error });
+        }
     }
 
     /// Tells what came of a fetch or renewal, after it has landed: nobody waits for who listens.
     fn tell(
         &self,
-        grant: &Grant,
-        in_hand: Option<&Token>,
+        errand: &Errand<'_>,
         outcome: &Result<Token, Error>,
+        is_from_store: bool,
         start: Moment,
         now: Moment,
     ) {
-        let (client_id, is_renewal) = (grant.client_id(), in_hand.is_some());
+        let (client_id, is_renewal) = (errand.grant.client_id(), errand.in_hand.is_some());
         let took = start.until(now.monotonic);
         let event = match outcome {
             Ok(token) => {
                 let lifetime = token.lifetime().length();
-                Event::Obtained { client_id, is_renewal, is_from_store: false, took, lifetime }
+                Event::Obtained { client_id, is_renewal, is_from_store, took, lifetime }
             }
             Err(error) => {
                 if is_renewal {
@@ -222,7 +285,7 @@ impl Authenticator {
                         "token not renewed, the current one stays in use until it expires: {error}"
                     );
                 }
-                let token_left = in_hand.map(|token| token.lifetime().left(now));
+                let token_left = errand.in_hand.map(|token| token.lifetime().left(now));
                 let token_left = token_left.filter(|left| !left.is_zero());
                 Event::Failed { client_id, is_renewal, took, error, token_left }
             }
@@ -231,12 +294,9 @@ impl Authenticator {
     }
 
     /// Asks the endpoint, and again after transient failures.
-    fn try_until(
-        &self,
-        grant: &Grant,
-        deadline: Instant,
-        clock: impl Fn() -> Moment,
-    ) -> Result<Token, Error> {
+    fn try_until(&self, errand: &Errand<'_>, clock: impl Fn() -> Moment) -> Result<Token, Error> {
+        let Errand { grant, deadline, is_brief, .. } = *errand;
+        let retries = if is_brief { 0 } else { self.0.retries };
         let mut retry = 0;
         let mut answer = None;
         loop {
@@ -244,7 +304,7 @@ impl Authenticator {
             if left.is_zero() {
                 return Err(answer.unwrap_or_else(|| self.timed_out()));
             }
-            let is_last = retry == self.0.retries;
+            let is_last = retry == retries;
             let time = if is_last { left } else { left / 2 };
             let error = match self.0.endpoint.fetch(grant, time, &clock) {
                 Ok(token) => return Ok(token),
@@ -278,9 +338,25 @@ impl Authenticator {
     /// of them. That token is not forgotten for a refusal within 10 s of its arrival, so that an
     /// API path which refuses every token costs a token request in 10 s, not one a call.
     /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) do this on their own.
+    ///
+    /// A token that is forgotten is also removed from the store, if there is one, and is never taken
+    /// from there again.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
-        if let Some(age) = self.0.cache.invalidate(grant, token, Moment::now()) {
-            (self.0.hook)(&Event::Refused { client_id: grant.client_id(), age });
+        self.invalidate_by(grant, token, Moment::now);
+    }
+
+    fn invalidate_by(&self, grant: &Grant, token: &Token, clock: impl Fn() -> Moment) {
+        let now = clock();
+        // Before the cache forgets it: whoever looks for another one must not find it again.
+        #[cfg(feature = "store")]
+        if let Some(fleet) = &self.0.fleet {
+            fleet.refuse(token, now);
+        }
+        let Some(age) = self.0.cache.invalidate(grant, token, now) else { return };
+        (self.0.hook)(&Event::Refused { client_id: grant.client_id(), age });
+        #[cfg(feature = "store")]
+        if let Some(fleet) = &self.0.fleet {
+            self.tell_of_store(grant, fleet.remove(grant, token, clock));
         }
     }
 
@@ -398,6 +474,9 @@ impl fmt::Debug for Authenticator {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #[cfg(feature = "store")]
+    mod fleet;
+
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -10,6 +10,8 @@ use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
 use crate::event::{Event, Hook};
+#[cfg(feature = "store")]
+use crate::store::{Fleet, TokenStore};
 
 const DEFAULT_TOKEN_PATH: &str = "/api/v2/oauth2/token";
 /// Longer is as good as for ever, and keeps deadlines within what an `Instant` can tell.
@@ -26,6 +28,8 @@ pub struct Builder {
     capacity: usize,
     configure: Configure,
     hook: Hook,
+    #[cfg(feature = "store")]
+    store: Option<Box<dyn TokenStore>>,
 }
 
 impl Authenticator {
@@ -51,6 +55,8 @@ impl Authenticator {
             capacity: 1024,
             configure: Box::new(|config| config),
             hook: Box::new(|_| {}),
+            #[cfg(feature = "store")]
+            store: None,
         }
     }
 }
@@ -225,6 +231,41 @@ impl Builder {
         self
     }
 
+    /// Sets where processes keep a token that they share; nowhere by default.
+    ///
+    /// For programs that run from cron or a shell, and for fleets: see [the crate's
+    /// documentation](super#one-token-for-many-processes), which says what a store can and can't do.
+    /// [`FileStore`](super::FileStore) is one for the processes of a machine. A single process that
+    /// keeps running needs none.
+    ///
+    /// A fetch or renewal looks there first. What it finds is used if it was stored for the same
+    /// grant and token endpoint and has time left. Else the process that gets the store's lease asks
+    /// the token endpoint and stores what it gets, and the others wait for that, for half of
+    /// [`timeout`](Self::timeout) at most, less a random 0 to 25 %; a renewal does not wait, and is
+    /// due again later.
+    ///
+    /// A store that fails, or takes longer than a quarter of `timeout` for a call, is told in the
+    /// log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for 30 s. Meanwhile, and for
+    /// the very call, the token endpoint is asked as if there were none; if there is no token in
+    /// hand, that gets at least half of `timeout`, however late it is. The time that a store takes
+    /// can't be bounded from outside: it is the implementation that keeps its calls short.
+    ///
+    /// A second call replaces the first.
+    ///
+    /// ```
+    /// use weseedo_auth::{Authenticator, Environment, FileStore};
+    ///
+    /// let store = FileStore::new("/var/cache/my-program/tokens");
+    /// let authenticator = Authenticator::builder(Environment::Sandbox).store(store).build();
+    /// # drop(authenticator);
+    /// ```
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub fn store(mut self, store: impl TokenStore + 'static) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
     /// Checks the settings and creates the [`Authenticator`]. No I/O is done.
     ///
     /// # Errors
@@ -244,9 +285,16 @@ impl Builder {
         let address = Address::new(self.environment.base_url(), &self.token_path)?;
         let endpoint = Endpoint::new(address, self.configure)?;
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
+        #[cfg(feature = "store")]
+        let fleet = self.store.map(|store| {
+            let token_endpoint = endpoint.address().uri().to_string();
+            Fleet::new(store, token_endpoint, timeout, self.refresh_before)
+        });
         Ok(Authenticator::from_parts(
             Cache::new(self.capacity, self.refresh_before, timeout),
             endpoint,
+            #[cfg(feature = "store")]
+            fleet,
             timeout,
             self.retries,
             self.renew_in_background,

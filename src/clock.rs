@@ -66,8 +66,30 @@ impl Span {
         Self { start, length }
     }
 
+    /// A stretch of `length`, of which `left` is left at `now`.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_left(now: Moment, left: Duration, length: Duration) -> Self {
+        let passed = length.saturating_sub(left);
+        let start = now.monotonic.checked_sub(passed).zip(now.wall.checked_sub(passed));
+        match start {
+            Some((monotonic, wall)) => Self::new(Moment { monotonic, wall }, length),
+            // A clock may not reach back to before the machine was started.
+            None => Self::new(now, left),
+        }
+    }
+
+    pub(crate) fn start(&self) -> Moment {
+        self.start
+    }
+
     pub(crate) fn length(&self) -> Duration {
         self.length
+    }
+
+    /// How long before its end what has this life is to be renewed. A short life gets a short
+    /// window, never a renewal on every call.
+    pub(crate) fn window(&self, refresh_before: Duration) -> Duration {
+        refresh_before.min(self.length / 4)
     }
 
     /// What is left, by the clock that says less. A clock that went back has counted nothing.
@@ -131,6 +153,19 @@ mod tests {
             let arrived = Moment { wall: sent.wall - HOUR + stepped, ..sent.plus(TICK * 9) };
             let span = Span::new(sent.told_by_wall_of(arrived), HOUR);
             assert_eq!(span.left(arrived), HOUR - TICK * 9);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "store")]
+    fn life_that_began_before_the_clock_could_tell_is_not_prolonged() {
+        let now = Moment::now();
+        let span = Span::with_left(now, HOUR, HOUR * 3);
+        assert_eq!((span.left(now), span.length()), (HOUR, HOUR * 3));
+        for length in [HOUR, Duration::from_secs(u64::MAX / 2), Duration::MAX] {
+            let span = Span::with_left(now, HOUR, length);
+            assert_eq!(span.left(now), HOUR);
+            assert!(span.is_over(now.plus(HOUR)));
         }
     }
 

@@ -274,11 +274,16 @@ mod jitter;
 mod read;
 mod secret;
 mod status;
+#[cfg(feature = "store")]
+mod store;
 mod token;
 
 // The tests' stand-in is written for users of the crate.
 #[cfg(all(test, not(loom)))]
 extern crate self as weseedo_auth;
+#[cfg(all(test, not(loom), feature = "store"))]
+#[path = "../tests/it/shelf.rs"]
+mod shelf;
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
@@ -294,6 +299,8 @@ pub use crate::grant::Grant;
 pub use crate::grant_source::GrantSource;
 pub use crate::secret::Secret;
 pub use crate::status::Status;
+#[cfg(feature = "store")]
+pub use crate::store::{FileStore, Lease, StoreError, Stored, TokenStore};
 pub use crate::token::Token;
 pub use time;
 pub use ureq;

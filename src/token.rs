@@ -1,5 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "store")]
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -20,6 +22,9 @@ struct Inner {
     authorization: Zeroizing<String>,
     expires: OffsetDateTime,
     lifetime: Span,
+    /// What a store keeps of it.
+    #[cfg(feature = "store")]
+    sealed: OnceLock<Vec<u8>>,
 }
 
 impl Token {
@@ -28,7 +33,13 @@ impl Token {
             Zeroizing::new(String::with_capacity(SCHEME.len() + access_token.len()));
         authorization.push_str(SCHEME);
         authorization.push_str(access_token);
-        Self(Arc::new(Inner { authorization, expires, lifetime }))
+        Self(Arc::new(Inner {
+            authorization,
+            expires,
+            lifetime,
+            #[cfg(feature = "store")]
+            sealed: OnceLock::new(),
+        }))
     }
 
     /// Returns the bare access token, such as `d33...59b`.
@@ -63,6 +74,12 @@ impl Token {
 
     pub(crate) fn lifetime(&self) -> &Span {
         &self.0.lifetime
+    }
+
+    /// What a store keeps of it; nothing if no store does.
+    #[cfg(feature = "store")]
+    pub(crate) fn sealed(&self) -> &OnceLock<Vec<u8>> {
+        &self.0.sealed
     }
 
     /// Whether both are clones of one answer's token.

@@ -52,8 +52,8 @@ pub(super) struct Failure {
     error: Error,
     /// How many fetches have failed in a row.
     count: u32,
-    /// Whether the first of them was to replace a refused token.
-    follows_refusal: bool,
+    /// When the API refused the token that the first of them was to replace, if it was for that.
+    refused: Option<Moment>,
     /// For how long the error is handed out.
     pause: Span,
     remembered: Span,
@@ -140,7 +140,7 @@ impl Known {
     ) -> Self {
         match (landing, self) {
             (Landing::Token(token), before) => {
-                let kept = before.kept_after(now);
+                let kept = before.kept(token, now);
                 Self::Token(Held::new(token.clone(), refresh_before, kept, now))
             }
             (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut held))
@@ -162,29 +162,39 @@ impl Known {
         }
     }
 
-    /// For how long the next token is no longer forgotten for a refusal.
-    fn kept_after(&self, now: Moment) -> Duration {
+    /// For how long `token`, which comes next, is not forgotten for a refusal.
+    fn kept(&self, token: &Token, now: Moment) -> Duration {
         match self {
-            Self::Refused { .. } | Self::Failed(Failure { follows_refusal: true, .. }) => {
-                REPLACEMENT_KEPT
-            }
             // What renews a replacement is one for the rest of its time.
             Self::Token(held) => held.kept.saturating_sub(held.age(now)),
-            Self::Failed(_) | Self::Nothing => Duration::ZERO,
+            // What was asked for before the refusal may have been revoked together with what was
+            // refused, and replaces nothing.
+            _ => match self.refused_at() {
+                Some(refused) if refused.monotonic <= token.lifetime().start().monotonic => {
+                    REPLACEMENT_KEPT
+                }
+                _ => Duration::ZERO,
+            },
+        }
+    }
+
+    /// When the API refused the token that there was, if that is why there is none.
+    fn refused_at(&self) -> Option<Moment> {
+        match self {
+            Self::Refused { remembered } => Some(remembered.start()),
+            Self::Failed(failure) => failure.refused,
+            Self::Token(_) | Self::Nothing => None,
         }
     }
 
     fn failure(&self, error: &Error, from: Moment) -> Failure {
-        let (before, follows_refusal) = match self {
-            Self::Failed(failure) => (failure.count, failure.follows_refusal),
-            other => (0, matches!(other, Self::Refused { .. })),
-        };
+        let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
         let count = before.saturating_add(1);
         let pause = pause_after(error, count);
         Failure {
             error: error.clone(),
             count,
-            follows_refusal,
+            refused: self.refused_at(),
             pause: Span::new(from, pause),
             remembered: Span::new(from, pause + REMEMBERED),
         }
@@ -224,8 +234,7 @@ fn pause_after(error: &Error, count: u32) -> Duration {
 impl Held {
     fn new(token: Token, refresh_before: Duration, kept: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
-        // A short life gets a short window, never a renewal on every call.
-        let window = jitter::shortened(refresh_before.min(lifetime.length() / 4));
+        let window = jitter::shortened(lifetime.window(refresh_before));
         let renew_at = lifetime.before_end(window);
         Self { token, window, renew_at, failure: None, arrived: now, kept }
     }

@@ -54,6 +54,7 @@ fn features() -> String {
         ("platform-verifier", cfg!(feature = "platform-verifier")),
         ("socks-proxy", cfg!(feature = "socks-proxy")),
         ("wipe", cfg!(feature = "wipe")),
+        ("store", cfg!(feature = "store")),
     ];
     let on = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
     on.collect::<Vec<_>>().join(",")

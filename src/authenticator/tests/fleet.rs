@@ -1,0 +1,533 @@
+//! Processes that share a token through a store, each with a clock of its own.
+
+use std::mem;
+
+use super::*;
+use crate::shelf::Shelf;
+use crate::store::{Stored, TokenStore};
+
+const TICK: Duration = Duration::from_nanos(1);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+struct World {
+    /// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
+    server: Server,
+    shelf: Shelf,
+}
+
+struct Process {
+    authenticator: Authenticator,
+    grant: Grant,
+    clock: Clock,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::answering(|n| token_for_an_hour(&format!("t{n}")))
+    }
+
+    fn answering(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+        Self { server: Server::answering(answer), shelf: Shelf::default() }
+    }
+
+    /// A process in which the caller renews.
+    fn process(&self) -> Process {
+        self.process_with(|builder| builder)
+    }
+
+    fn process_with(&self, set: impl FnOnce(Builder) -> Builder) -> Process {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&told);
+        let builder = self.server.builder().retries(0).timeout(MINUTE).renew_in_background(false);
+        let builder = builder.store(self.shelf.clone()).on_event(move |event| {
+            theirs.lock().unwrap().push(match event {
+                Event::Obtained { is_renewal, is_from_store, .. } => {
+                    let from = if *is_from_store { "store" } else { "endpoint" };
+                    format!("{} from {from}", if *is_renewal { "renewed" } else { "fetched" })
+                }
+                Event::StoreFailed { error, .. } => format!("store failed: {error}"),
+                Event::Failed { .. } => "failed".to_owned(),
+                Event::Refused { .. } => "refused".to_owned(),
+            });
+        });
+        let clock = Clock(Arc::new(Mutex::new(Moment::now())));
+        let grant = Grant::client_credentials("id", "s3cr3t");
+        Process { authenticator: set(builder).build().unwrap(), grant, clock, told }
+    }
+
+    fn requests(&self) -> usize {
+        self.server.connections()
+    }
+}
+
+impl Process {
+    fn token(&self) -> Result<Token, Error> {
+        let clock = self.clock.clone();
+        self.authenticator.get_token_by(&self.grant, move || clock.now())
+    }
+
+    #[track_caller]
+    fn get(&self) -> String {
+        self.token().unwrap().access_token().to_owned()
+    }
+
+    #[track_caller]
+    fn get_after(&self, time: Duration) -> String {
+        self.clock.advance(time, time);
+        self.get()
+    }
+
+    fn refuse(&self, token: &Token) {
+        self.authenticator.invalidate_by(&self.grant, token, || self.clock.now());
+    }
+
+    fn told(&self) -> String {
+        mem::take(&mut *self.told.lock().unwrap()).join(", ")
+    }
+}
+
+#[test]
+fn token_of_another_process_is_taken_without_a_request() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    assert_eq!(first.get(), "t0");
+    assert_eq!(world.shelf.calls(), "load lease load save give");
+    let theirs = first.token().unwrap();
+    let token = second.token().unwrap();
+    assert_eq!(world.shelf.calls(), "load");
+    assert_eq!((token.access_token(), token.expires()), ("t0", theirs.expires()));
+    assert_eq!(token.lifetime().length(), HOUR);
+    assert_eq!(
+        (first.told(), second.told()),
+        ("fetched from endpoint".into(), "fetched from store".into())
+    );
+    assert_eq!(second.get(), "t0");
+    assert_eq!(world.shelf.calls(), "", "a hit asks nobody");
+    assert_eq!(world.requests(), 1);
+}
+
+#[test]
+fn stored_token_has_no_more_left_than_it_had() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    *second.clock.0.lock().unwrap() = first.clock.now();
+    first.get();
+    second.clock.advance(MINUTE * 50, MINUTE * 50);
+    let token = second.token().unwrap();
+    let left = token.lifetime().left(second.clock.now());
+    assert!(left <= MINUTE * 10 && left > MINUTE * 10 - SECOND, "{left:?}");
+    assert_eq!(second.get_after(MINUTE * 10), "t1");
+}
+
+#[test]
+fn other_grants_and_other_secrets_find_nothing() {
+    let world = World::new();
+    world.process().get();
+    for grant in [
+        Grant::client_credentials("id", "S3cr3t"),
+        Grant::client_credentials("ID", "s3cr3t"),
+        Grant::password("id", "s3cr3t", "jan", "p4ss"),
+    ] {
+        let process = Process { grant, ..world.process() };
+        process.get();
+        assert_eq!(process.told(), "fetched from endpoint");
+    }
+}
+
+#[test]
+fn renewal_takes_the_newer_token_of_the_fleet() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    assert_eq!((first.get(), second.get()), ("t0".into(), "t0".into()));
+    assert_eq!(first.get_after(HOUR - MINUTE * 2), "t1");
+    assert_eq!(second.get_after(HOUR - MINUTE * 2), "t1");
+    assert_eq!(second.told(), "fetched from store, renewed from store");
+    assert_eq!(world.requests(), 2);
+}
+
+#[test]
+fn renewal_does_not_take_a_token_that_is_due_for_renewal_itself() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    assert_eq!((first.get(), second.get()), ("t0".into(), "t0".into()));
+    world.shelf.clear();
+    first.authenticator.clear();
+    assert_eq!(first.get_after(MINUTE * 2), "t1");
+    // Of which four minutes are left then.
+    assert_eq!(second.get_after(MINUTE * 58), "t2");
+    assert_eq!(second.told(), "fetched from store, renewed from endpoint");
+}
+
+#[test]
+fn refused_token_is_removed_and_never_taken_again() {
+    let world = World::new();
+    let process = world.process();
+    let (token, (key, value)) = (process.token().unwrap(), world.shelf.value());
+    process.refuse(&token);
+    assert!(world.shelf.is_empty());
+    world.shelf.put(&key, value.clone());
+    assert_eq!(process.get(), "t1");
+    for _ in 0..3 {
+        world.shelf.put(&key, value.clone());
+        process.authenticator.clear();
+        assert_ne!(process.get(), "t0");
+    }
+    assert!(!process.told().contains("from store"));
+
+    // One that was loaded, and not saved by this process.
+    let (process, token) = (world.process(), world.process().token().unwrap());
+    let loaded = process.token().unwrap();
+    assert_eq!(process.told(), "fetched from store");
+    process.refuse(&token);
+    assert_eq!(
+        process.token().unwrap().access_token(),
+        loaded.access_token(),
+        "its own handle counts"
+    );
+    process.refuse(&loaded);
+    assert!(world.shelf.is_empty());
+    process.get();
+    assert_eq!(process.told(), "refused, fetched from endpoint");
+}
+
+#[test]
+fn newer_token_of_the_fleet_is_not_removed_with_a_refused_one() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    let old = second.token().unwrap();
+    first.get();
+    world.shelf.clear();
+    first.authenticator.clear();
+    assert_eq!(first.get(), "t1");
+    second.refuse(&old);
+    assert_eq!(second.get(), "t1");
+    assert_eq!(second.told(), "fetched from endpoint, refused, fetched from store");
+}
+
+#[test]
+fn token_that_is_refused_while_it_is_saved_does_not_stay() {
+    let world = World::new();
+    let process = Arc::new(world.process());
+    let theirs = Arc::clone(&process);
+    world.shelf.before(move |call| {
+        if call == "save" {
+            // It is in use already.
+            theirs.refuse(&theirs.token()?);
+        }
+        Ok(())
+    });
+    assert_eq!(process.get(), "t0");
+    assert_eq!(world.shelf.calls(), "load lease load save remove remove give");
+    assert!(world.shelf.is_empty());
+    world.shelf.works();
+}
+
+#[test]
+fn stored_token_that_was_fetched_before_a_refusal_is_no_replacement_to_be_kept() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    let revoked = second.token().unwrap();
+    world.shelf.clear();
+    assert_eq!(first.get(), "t1");
+    second.clock.advance(SECOND, SECOND);
+    second.refuse(&revoked);
+    let too = second.token().unwrap();
+    assert_eq!(too.access_token(), "t1");
+    second.refuse(&too);
+    let fresh = second.token().unwrap();
+    assert_eq!(fresh.access_token(), "t2");
+    second.refuse(&fresh);
+    assert_eq!(second.get(), "t2", "the endpoint gave it for the refused one");
+}
+
+#[test]
+fn clear_and_forget_leave_the_store_alone() {
+    let world = World::new();
+    let process = world.process();
+    process.get();
+    world.shelf.calls();
+    process.authenticator.clear();
+    process.authenticator.forget(&process.grant);
+    assert_eq!(world.shelf.calls(), "");
+    assert_eq!(process.get(), "t0");
+}
+
+#[test]
+fn failures_are_not_stored() {
+    let world = World::answering(|_| answer("401 No", "", ""));
+    let process = world.process();
+    assert_eq!(process.token().unwrap_err().status(), Some(401));
+    assert_eq!(world.shelf.calls(), "load lease load give");
+    assert_eq!(world.process().token().unwrap_err().status(), Some(401));
+    assert_eq!(world.requests(), 2);
+}
+
+#[test]
+fn store_that_fails_is_left_alone_for_30_s_and_no_call_is_lost() {
+    for (bad, calls) in
+        [("load", "load"), ("lease", "load lease"), ("save", "load lease load save give")]
+    {
+        let world = World::new();
+        let process = world.process();
+        world.shelf.before(move |call| if call == bad { Err("no room".into()) } else { Ok(()) });
+        assert_eq!(process.get(), "t0");
+        assert_eq!(world.shelf.calls(), calls);
+        assert_eq!(process.told(), "fetched from endpoint, store failed: no room");
+        world.shelf.works();
+        process.authenticator.clear();
+        assert_eq!(process.get_after(SECOND * 29), "t1");
+        assert_eq!(world.shelf.calls(), "");
+        process.authenticator.clear();
+        process.get_after(SECOND);
+        assert_eq!(world.shelf.calls(), "load lease load save give");
+    }
+}
+
+#[test]
+fn store_that_fails_to_remove_is_told_and_left_alone() {
+    let world = World::new();
+    let process = world.process();
+    let token = process.token().unwrap();
+    process.told();
+    world.shelf.before(|_| Err("gone".into()));
+    process.refuse(&token);
+    assert_eq!(process.told(), "refused, store failed: gone");
+    world.shelf.calls();
+    world.shelf.works();
+    assert_eq!(process.get(), "t1");
+    assert_eq!(world.shelf.calls(), "");
+}
+
+#[test]
+fn store_that_is_slow_is_left_alone_and_what_it_brings_is_not_used() {
+    let world = World::new();
+    world.process().get();
+    let process = world.process();
+    let clock = process.clock.clone();
+    // A quarter of the timeout, and a little more.
+    world.shelf.before(move |_| {
+        clock.advance(SECOND * 15 + TICK, SECOND * 15);
+        Ok(())
+    });
+    assert_eq!(process.get(), "t1");
+    assert_eq!(
+        process.told(),
+        "fetched from endpoint, store failed: took 15.0s, longer than a quarter of the timeout"
+    );
+    world.shelf.calls();
+    process.authenticator.clear();
+    assert_eq!(process.get(), "t2");
+    assert_eq!(world.shelf.calls(), "");
+}
+
+#[test]
+fn store_that_takes_all_the_time_costs_no_call() {
+    let world = World::new();
+    let process = world.process();
+    let clock = process.clock.clone();
+    world.shelf.before(move |_| {
+        clock.advance(MINUTE * 2, MINUTE * 2);
+        Ok(())
+    });
+    assert_eq!(process.get(), "t0");
+}
+
+#[test]
+fn store_that_hangs_holds_up_nobody_who_comes_later() {
+    let world = World::new();
+    let process = world.process();
+    let gate = Gate::closed();
+    let theirs = gate.clone();
+    world.shelf.before(move |_| {
+        theirs.pass();
+        Ok(())
+    });
+    thread::scope(|scope| {
+        let hung = scope.spawn(|| process.get());
+        wait_until(|| world.shelf.calls() == "load");
+        process.clock.advance(SECOND * 16, SECOND * 16);
+        let (clock, other) = (process.clock.clone(), Grant::client_credentials("id2", "s3cr3t"));
+        process.authenticator.get_token_by(&other, move || clock.now()).unwrap();
+        assert_eq!(world.shelf.calls(), "");
+        assert!(!hung.is_finished());
+        gate.open();
+        hung.join().unwrap();
+    });
+}
+
+#[test]
+fn others_have_the_token_while_it_is_saved() {
+    let world = World::new();
+    let process = world.process();
+    let gate = Gate::closed();
+    let theirs = gate.clone();
+    world.shelf.before(move |call| {
+        if call == "save" {
+            theirs.pass();
+        }
+        Ok(())
+    });
+    thread::scope(|scope| {
+        let saving = scope.spawn(|| process.get());
+        wait_until(|| world.shelf.calls().contains("save"));
+        assert_eq!(process.get(), "t0");
+        assert!(!saving.is_finished());
+        gate.open();
+    });
+}
+
+#[test]
+fn garbage_is_a_token_that_is_not_there_and_is_replaced() {
+    let world = World::new();
+    world.process().get();
+    let (key, good) = world.shelf.value();
+    let mut cut = good.clone();
+    cut.sealed.pop();
+    let mut flipped = good.clone();
+    flipped.sealed[40] ^= 1;
+    let long = Stored { sealed: vec![7; 1 << 20], left: None };
+    let empty = Stored { sealed: Vec::new(), left: None };
+    for garbage in [cut, flipped, long, empty] {
+        world.shelf.put(&key, garbage);
+        let process = world.process();
+        process.get();
+        assert_eq!(process.told(), "fetched from endpoint");
+        let process = world.process();
+        process.get();
+        assert_eq!(process.told(), "fetched from store");
+    }
+}
+
+#[test]
+fn clocks_that_disagree_prolong_nothing() {
+    let world = World::new();
+    world.process().get();
+    // Here it is a year earlier than where it was fetched.
+    let process = world.process();
+    process.clock.0.lock().unwrap().wall -= YEAR;
+    let token = process.token().unwrap();
+    assert_eq!(token.access_token(), "t0");
+    assert_eq!(token.lifetime().left(process.clock.now()), HOUR, "and not a second more");
+    assert_eq!(process.get_after(HOUR), "t1");
+
+    // Here it is a year later.
+    let process = world.process();
+    process.clock.0.lock().unwrap().wall += YEAR;
+    assert_eq!(process.get(), "t2");
+}
+
+#[test]
+fn store_can_shorten_a_life_and_not_prolong_it() {
+    let world = World::new();
+    world.process().get();
+    let (key, mut value) = world.shelf.value();
+    for (left, expected) in [(MINUTE, MINUTE), (YEAR, HOUR)] {
+        value.left = Some(left);
+        world.shelf.put(&key, value.clone());
+        let process = world.process();
+        let token = process.token().unwrap();
+        assert_eq!(token.access_token(), "t0");
+        let left = token.lifetime().left(process.clock.now());
+        assert!(left <= expected && left > expected - SECOND, "{left:?}");
+    }
+    value.left = Some(Duration::ZERO);
+    world.shelf.put(&key, value);
+    assert_eq!(world.process().get(), "t1");
+}
+
+#[test]
+fn time_that_a_store_takes_to_answer_counts() {
+    let world = World::new();
+    world.process().get();
+    let (key, mut value) = world.shelf.value();
+    value.left = Some(MINUTE);
+    world.shelf.put(&key, value);
+    let process = world.process();
+    let clock = process.clock.clone();
+    world.shelf.before(move |_| {
+        clock.advance(SECOND * 10, Duration::ZERO);
+        Ok(())
+    });
+    let token = process.token().unwrap();
+    assert_eq!(token.lifetime().left(process.clock.now()), SECOND * 50);
+}
+
+#[test]
+fn who_does_not_get_the_lease_waits_for_the_token() {
+    let world = World::answering(|n| {
+        thread::sleep(Duration::from_millis(300));
+        token_for_an_hour(&format!("t{n}"))
+    });
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(world.process().get(), "t0"));
+        }
+    });
+    assert_eq!(world.requests(), 1);
+}
+
+#[test]
+fn lease_that_is_never_free_costs_no_call() {
+    let world = World::new();
+    world.process().get();
+    let (key, _) = world.shelf.value();
+    world.shelf.clear();
+    let process = world.process();
+    let dead = world.shelf.lease(&key, MINUTE).unwrap().unwrap();
+    let clock = process.clock.clone();
+    let start = clock.now();
+    world.shelf.before(move |call| {
+        if call == "lease" {
+            clock.advance(SECOND, SECOND);
+        }
+        Ok(())
+    });
+    process.get();
+    let waited = start.until(process.clock.now().monotonic);
+    assert!((SECOND * 22..=SECOND * 31).contains(&waited), "{waited:?}");
+    assert!(!world.shelf.is_empty(), "saved for the others all the same");
+    drop(dead);
+}
+
+#[test]
+fn lease_lasts_half_of_the_time_there_is() {
+    let world = World::new();
+    let process = world.process();
+    process.get();
+    assert_eq!(world.shelf.longest_lease(), SECOND * 30);
+    process.get_after(HOUR - MINUTE);
+    let inline = SECOND * 3;
+    assert_eq!(world.shelf.longest_lease(), inline / 2);
+}
+
+#[test]
+fn renewal_does_not_wait_for_the_lease_and_is_due_again() {
+    let world = World::new();
+    let process = world.process();
+    process.get();
+    let (key, _) = world.shelf.value();
+    let theirs = world.shelf.lease(&key, MINUTE).unwrap();
+    world.shelf.calls();
+    assert_eq!(process.get_after(HOUR - MINUTE * 2), "t0");
+    assert_eq!(world.shelf.calls(), "load lease load");
+    assert_eq!(process.get(), "t0");
+    assert_eq!(world.shelf.calls(), "", "left alone for a tenth of the window");
+    assert_eq!(process.told(), "fetched from endpoint");
+    drop(theirs);
+    assert_eq!(process.get_after(SECOND * 30), "t1");
+}
+
+#[test]
+fn lease_is_given_back_by_a_fetch_that_panics() {
+    let world = World::new();
+    let process = world.process_with(|builder| {
+        builder.http(|http| {
+            http.middleware(|_: Request<SendBody>, _: MiddlewareNext| panic!("on purpose"))
+        })
+    });
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| process.token()));
+    assert!(outcome.is_err());
+    assert_eq!(world.shelf.calls(), "load lease load give");
+    assert_eq!(world.process().get(), "t0");
+}

@@ -1,0 +1,434 @@
+mod file;
+pub(crate) mod policy;
+mod seal;
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+use ring::aead::NONCE_LEN;
+
+use crate::clock::{Moment, Span};
+use crate::grant::Grant;
+use crate::jitter;
+pub use crate::store::file::FileStore;
+use crate::store::seal::Seal;
+use crate::token::Token;
+
+/// How long a store is left alone that failed or was slow.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
+/// What any store can tell from nothing.
+const LEAST_LEASE: Duration = Duration::from_millis(1);
+/// Of how many tokens it is remembered when they are over.
+const MAX_ENDS: usize = 4096;
+
+/// What a [`TokenStore`] says when it fails.
+pub type StoreError = Box<dyn StdError + Send + Sync>;
+
+/// What a [`TokenStore`] has under a key.
+#[derive(Clone)]
+pub struct Stored {
+    /// The very bytes that were saved.
+    pub sealed: Vec<u8>,
+    /// How long they will be kept, by the store's own clock; `None` if it has none.
+    pub left: Option<Duration>,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sealed = format_args!("{} bytes", self.sealed.len());
+        f.debug_struct("Stored").field("sealed", &sealed).field("left", &self.left).finish()
+    }
+}
+
+/// Where processes keep a token that they share: [`Builder::store`](super::Builder::store).
+///
+/// [`FileStore`] is one for the processes of a machine. The example `redis_store` has one for a
+/// fleet, to be copied.
+///
+/// A store sees no secret and no token. Its keys are 64 lower-case hexadecimal digits, derived from
+/// the whole grant, secrets included, and the token endpoint; its values are encrypted with another
+/// key from the same source. What it loses, mixes up or makes up is a token that was not found, at
+/// worst; what it brings back too late is over. See [the crate's documentation](super#one-token-for-many-processes)
+/// for who can do what with it.
+///
+/// # What an implementation must do
+///
+/// - Bound each call in time, a look-up of a host name and a new connection included: the calling
+///   thread waits for it. Stay well below a quarter of [`Builder::timeout`](super::Builder::timeout)
+///   (2.5 s by default), after which a store counts as failed.
+/// - Bear calls from many threads at once, and not panic: the panic would be that of the call which
+///   needed a token.
+/// - Give back the very bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB at
+///   most.
+/// - Save as a whole: who loads at the same time gets the old value or the new one.
+/// - Make what was saved visible to all processes before the lease is given back.
+/// - Remove only if the value is still the one that is given, in one step.
+/// - Give a lease to one process at a time, and free it when its time is up, or else when its holder
+///   has died. Give it back only if it is still held.
+/// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
+///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep
+///   passwords out of its text.
+///
+/// `tests/it/contract.rs` in this crate's sources checks these points: copy it and call `check` with
+/// your store.
+pub trait TokenStore: Send + Sync {
+    /// Returns what is stored under `key`, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from telling.
+    fn load(&self, key: &str) -> Result<Option<Stored>, StoreError>;
+
+    /// Stores `sealed` under `key`, in the place of what is there. It is of no use any more when
+    /// `left` has passed, and may be dropped then.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from doing so.
+    fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError>;
+
+    /// Removes what is stored under `key`, if it is `sealed` and nothing newer.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from doing so. That something else is there is no error.
+    fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError>;
+
+    /// Returns the right to fetch a token for all processes, or `None` if another process has it.
+    /// Never waits for it.
+    ///
+    /// The lease ends when it is dropped, and after `at_most` in any case. Without leases, which is
+    /// the default, processes that need a token at the same time all ask for one.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from telling.
+    fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
+        let _ = (key, at_most);
+        Ok(Some(Lease::none()))
+    }
+}
+
+/// The right to fetch a token for all processes, given back when it is dropped.
+pub struct Lease(Mutex<Option<GiveBack>>);
+
+type GiveBack = Box<dyn FnOnce() + Send>;
+
+impl Lease {
+    /// Creates a lease that is given back by calling `give_back`, once.
+    pub fn new(give_back: impl FnOnce() + Send + 'static) -> Self {
+        Self(Mutex::new(Some(Box::new(give_back))))
+    }
+
+    /// Creates a lease that there is nothing to do for, of a store without leases.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease(..)")
+    }
+}
+
+/// The processes that share a token through a store, as this one sees them.
+pub(crate) struct Fleet {
+    store: Box<dyn TokenStore>,
+    token_endpoint: String,
+    /// The most that a call of the store may take.
+    patience: Duration,
+    refresh_before: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    left_alone_until: Option<Instant>,
+    /// When the calls began that have not come back.
+    calls: Vec<Instant>,
+    /// When the tokens that this process took from the store, or saved, are over for it, by their
+    /// nonces: one that the API refused, at once. To load one again prolongs nothing, whatever the
+    /// clocks say.
+    ends: VecDeque<([u8; NONCE_LEN], Moment)>,
+}
+
+/// What came of looking for the fleet's token.
+pub(crate) enum Found<'a> {
+    /// One that is better than the one in hand.
+    Token(Token),
+    /// None: this process is to fetch one.
+    Nothing(Turn<'a>),
+    /// None, but another process is renewing the one in hand, which this is.
+    BeingRenewed(Token),
+}
+
+/// A process's turn to fetch the fleet's token.
+pub(crate) struct Turn<'a> {
+    fleet: &'a Fleet,
+    seal: Seal,
+    lease: Option<Lease>,
+    /// Whether there is a store to save in.
+    is_left_alone: bool,
+    failure: Option<StoreError>,
+}
+
+impl Fleet {
+    pub(crate) fn new(
+        store: Box<dyn TokenStore>,
+        token_endpoint: String,
+        timeout: Duration,
+        refresh_before: Duration,
+    ) -> Self {
+        let patience = timeout / 4;
+        Self { store, token_endpoint, patience, refresh_before, state: Mutex::default() }
+    }
+
+    /// Looks for the fleet's token, and else for the turn to fetch it.
+    pub(crate) fn look(
+        &self,
+        grant: &Grant,
+        in_hand: Option<&Token>,
+        deadline: Instant,
+        clock: impl Fn() -> Moment,
+    ) -> Found<'_> {
+        let seal = Seal::new(&self.token_endpoint, grant);
+        let mut turn = Turn { fleet: self, seal, lease: None, is_left_alone: true, failure: None };
+        if !self.is_left_alone(clock().monotonic) {
+            match turn.look(in_hand, deadline, clock) {
+                Ok(Some(found)) => return found,
+                Ok(None) => turn.is_left_alone = false,
+                Err(error) => turn.failure = Some(error),
+            }
+        }
+        Found::Nothing(turn)
+    }
+
+    /// Notes that the API refused a token, so that it is never taken from the store again.
+    pub(crate) fn refuse(&self, token: &Token, now: Moment) {
+        if let Some(sealed) = token.sealed().get() {
+            self.note_end(sealed, now);
+        }
+    }
+
+    /// Removes a refused token from the store, and returns how that failed.
+    pub(crate) fn remove(
+        &self,
+        grant: &Grant,
+        token: &Token,
+        clock: impl Fn() -> Moment,
+    ) -> Option<StoreError> {
+        let sealed = token.sealed().get()?;
+        if self.is_left_alone(clock().monotonic) {
+            return None;
+        }
+        let name = Seal::new(&self.token_endpoint, grant).name();
+        self.call(clock, |store| store.remove(&name, sealed)).err()
+    }
+
+    /// Notes how a new token, which nobody else has yet, is sealed.
+    fn keep(&self, token: &Token, sealed: Vec<u8>) {
+        self.note_end(&sealed, token.lifetime().end());
+        let _ = token.sealed().set(sealed);
+    }
+
+    /// Notes when a token is over for this process, unless that is known to be sooner.
+    fn note_end(&self, sealed: &[u8], end: Moment) {
+        let Some(nonce) = sealed.first_chunk() else { return };
+        let ends = &mut self.lock().ends;
+        if let Some((_, known)) = ends.iter_mut().find(|(known, _)| known == nonce) {
+            *known = known.or_earlier(end);
+            return;
+        }
+        if ends.len() == MAX_ENDS {
+            ends.pop_front();
+        }
+        ends.push_back((*nonce, end));
+    }
+
+    /// What a token has left as far as this process knows it.
+    fn left(&self, sealed: &[u8], now: Moment) -> Duration {
+        let ends = &self.lock().ends;
+        let known = ends.iter().find(|(nonce, _)| sealed.starts_with(nonce));
+        known.map_or(Duration::MAX, |(_, end)| end.since(now))
+    }
+
+    /// Whether the store failed a moment ago, or has a call that has not come back in time.
+    fn is_left_alone(&self, now: Instant) -> bool {
+        let state = self.lock();
+        state.left_alone_until.is_some_and(|until| now < until)
+            || state.calls.iter().any(|start| now.saturating_duration_since(*start) > self.patience)
+    }
+
+    /// Calls the store. If it fails or takes too long, it is left alone from then on.
+    fn call<T>(
+        &self,
+        clock: impl Fn() -> Moment,
+        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let start = clock().monotonic;
+        self.lock().calls.push(start);
+        let ended = Ended { fleet: self, start };
+        let mut outcome = call(&*self.store);
+        drop(ended);
+        let now = clock().monotonic;
+        let took = now.saturating_duration_since(start);
+        if outcome.is_ok() && took > self.patience {
+            let text = format!("took {took:.1?}, longer than a quarter of the timeout");
+            outcome = Err(text.into());
+        }
+        if let Err(error) = &outcome {
+            warn!("the token store is left alone for 30 s, and the token endpoint asked: {error}");
+            self.lock().left_alone_until = now.checked_add(LEFT_ALONE);
+        }
+        outcome
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a call of the store, also one that panics.
+struct Ended<'a> {
+    fleet: &'a Fleet,
+    start: Instant,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let calls = &mut self.fleet.lock().calls;
+        if let Some(i) = calls.iter().position(|start| *start == self.start) {
+            calls.swap_remove(i);
+        }
+    }
+}
+
+impl<'a> Turn<'a> {
+    /// Returns `None` where this process is to ask the token endpoint.
+    fn look(
+        &mut self,
+        in_hand: Option<&Token>,
+        deadline: Instant,
+        clock: impl Fn() -> Moment,
+    ) -> Result<Option<Found<'a>>, StoreError> {
+        if let Some(token) = self.load(in_hand, &clock)? {
+            return Ok(Some(Found::Token(token)));
+        }
+        let patience = jitter::shortened(policy::share(clock().until(deadline)));
+        let start = clock().monotonic;
+        loop {
+            let now = clock();
+            let token_left = in_hand.map_or(Duration::MAX, |token| token.lifetime().left(now));
+            let at_most = policy::share(now.until(deadline).min(token_left)).max(LEAST_LEASE);
+            let name = self.seal.name();
+            self.lease = self.fleet.call(&clock, |store| store.lease(&name, at_most))?;
+            // Who had the lease may have saved a token since.
+            if let Some(token) = self.load(in_hand, &clock)? {
+                return Ok(Some(Found::Token(token)));
+            }
+            if self.lease.is_some() {
+                return Ok(None);
+            }
+            if let Some(token) = in_hand {
+                return Ok(Some(Found::BeingRenewed(token.clone())));
+            }
+            let left = patience.saturating_sub(clock().monotonic.saturating_duration_since(start));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            thread::sleep(policy::pause().min(left));
+        }
+    }
+
+    /// Loads the fleet's token, if it is one to be taken.
+    fn load(
+        &self,
+        in_hand: Option<&Token>,
+        clock: impl Fn() -> Moment,
+    ) -> Result<Option<Token>, StoreError> {
+        let Self { fleet, seal, .. } = self;
+        let name = seal.name();
+        // What the store says of the time left may be as old as the question.
+        let asked = clock();
+        let Some(stored) = fleet.call(&clock, |store| store.load(&name))? else { return Ok(None) };
+        let now = asked.told_by_wall_of(clock());
+        let Some(opened) = seal.open(&stored.sealed) else {
+            debug!("what the token store has under {name} can't be opened, and is not used");
+            return Ok(None);
+        };
+        let left = policy::left(opened.fetched, opened.lifetime, stored.left, now.wall)
+            .min(fleet.left(&stored.sealed, now));
+        let lifetime = Span::with_left(now, left, opened.lifetime);
+        let in_hand = in_hand.map(|token| token.lifetime().left(now));
+        if !policy::is_taken(left, lifetime.window(fleet.refresh_before), in_hand) {
+            return Ok(None);
+        }
+        let token = Token::new(&opened.access_token, opened.expires, lifetime);
+        fleet.keep(&token, stored.sealed);
+        Ok(Some(token))
+    }
+
+    /// Until when the token endpoint may take for a call that has no token in hand: a store that
+    /// failed does not cost the call for want of time.
+    pub(crate) fn deadline(&self, deadline: Instant, now: Instant) -> Instant {
+        match self.failure {
+            Some(_) => now
+                .checked_add(self.fleet.patience * 2)
+                .map_or(deadline, |at_least| deadline.max(at_least)),
+            None => deadline,
+        }
+    }
+
+    /// Seals a token that was fetched, before anybody gets it: what the API refuses is told by that.
+    pub(crate) fn seal(&self, token: &Token) {
+        if !self.is_left_alone
+            && let Some(sealed) = self.seal.seal(token)
+        {
+            self.fleet.keep(token, sealed);
+        }
+    }
+
+    /// Saves a token that was fetched, gives the lease back, and returns how the store failed in
+    /// this turn.
+    pub(crate) fn end(
+        mut self,
+        token: Option<&Token>,
+        clock: impl Fn() -> Moment,
+    ) -> Option<StoreError> {
+        if let Some(sealed) = token.and_then(|token| token.sealed().get()) {
+            self.failure = self.save(sealed, clock).err();
+        }
+        self.failure
+    }
+
+    fn save(&self, sealed: &[u8], clock: impl Fn() -> Moment) -> Result<(), StoreError> {
+        let Self { fleet, seal, .. } = self;
+        let now = clock();
+        let left = fleet.left(sealed, now);
+        if left.is_zero() || fleet.is_left_alone(now.monotonic) {
+            return Ok(());
+        }
+        let name = seal.name();
+        fleet.call(&clock, |store| store.save(&name, sealed, left))?;
+        // It may have been refused, and removed, before it was there.
+        if fleet.left(sealed, clock()).is_zero() {
+            fleet.call(clock, |store| store.remove(&name, sealed))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+use std::time::{Duration, SystemTime};
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::grant::Grant;
+use crate::token::Token;
+
+/// Of how names, keys and values are made. What another version has stored is never found.
+const FORMAT: &[u8] = b"weseedo-auth token store, format 1";
+const NAME_LENGTH: usize = 32;
+const KEY_LENGTH: usize = 32;
+/// Of what stands before the access token: when it expires, when it was fetched, and its lifetime.
+const HEAD_LENGTH: usize = 16 + 2 * DURATION_LENGTH;
+const DURATION_LENGTH: usize = 12;
+/// The most that is opened, in bytes: a token endpoint's answer is no longer than half of it.
+pub(super) const MAX_SEALED: usize = 32 * 1024;
+
+/// Under what name a grant's token is stored, and the key that it is sealed with.
+///
+/// Both come from the grant, secrets included, and from the token endpoint. Who does not know the
+/// secrets can neither read a stored token nor forge one, and nobody finds that of another grant.
+pub(super) struct Seal(Zeroizing<[u8; NAME_LENGTH + KEY_LENGTH]>);
+
+/// A stored token.
+pub(super) struct Opened {
+    pub(super) access_token: Zeroizing<String>,
+    pub(super) expires: OffsetDateTime,
+    pub(super) fetched: SystemTime,
+    pub(super) lifetime: Duration,
+}
+
+impl Seal {
+    pub(super) fn new(token_endpoint: &str, grant: &Grant) -> Self {
+        Self::of_format(FORMAT, token_endpoint, grant)
+    }
+
+    fn of_format(format: &[u8], token_endpoint: &str, grant: &Grant) -> Self {
+        let (secrets, info) = match grant {
+            Grant::ClientCredentials { client_id, client_secret } => (
+                framed(&[client_secret.expose()]),
+                framed(&[token_endpoint, "client_credentials", client_id]),
+            ),
+            Grant::Password { client_id, client_secret, username, password } => (
+                framed(&[client_secret.expose(), password.expose()]),
+                framed(&[token_endpoint, "password", client_id, username]),
+            ),
+        };
+        let mut name_and_key = Zeroizing::new([0; NAME_LENGTH + KEY_LENGTH]);
+        // RFC 5869 section 2.3: only more than 255 times the length of a hash is too long.
+        #[expect(clippy::expect_used, reason = "proven above")]
+        Salt::new(HKDF_SHA256, format)
+            .extract(&secrets)
+            .expand(&[&info], NameAndKey)
+            .and_then(|okm| okm.fill(&mut *name_and_key))
+            .expect("two hashes' length of key material");
+        Self(name_and_key)
+    }
+
+    /// The name, as 64 hexadecimal digits.
+    pub(super) fn name(&self) -> String {
+        hex(self.raw_name())
+    }
+
+    fn raw_name(&self) -> &[u8] {
+        &self.0[..NAME_LENGTH]
+    }
+
+    fn key(&self) -> Option<LessSafeKey> {
+        UnboundKey::new(&CHACHA20_POLY1305, &self.0[NAME_LENGTH..]).ok().map(LessSafeKey::new)
+    }
+
+    /// A nonce and what was sealed with it, to be stored under the name. `None` where the system
+    /// gives no random numbers.
+    pub(super) fn seal(&self, token: &Token) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let access_token = token.access_token().as_bytes();
+        let length = NONCE_LEN + HEAD_LENGTH + access_token.len() + CHACHA20_POLY1305.tag_len();
+        let mut value = Zeroizing::new(Vec::with_capacity(length));
+        value.extend(nonce);
+        value.extend(token.expires().unix_timestamp_nanos().to_be_bytes());
+        let fetched = token.lifetime().start().wall.duration_since(SystemTime::UNIX_EPOCH);
+        value.extend(duration_to_bytes(fetched.unwrap_or_default()));
+        value.extend(duration_to_bytes(token.lifetime().length()));
+        value.extend(access_token);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let text = &mut value[NONCE_LEN..];
+        let tag = self.key()?.seal_in_place_separate_tag(nonce, Aad::from(self.raw_name()), text);
+        value.extend(tag.ok()?.as_ref());
+        Some(std::mem::take(&mut *value))
+    }
+
+    /// What was sealed for this name and with this key; `None` for anything else.
+    pub(super) fn open(&self, sealed: &[u8]) -> Option<Opened> {
+        let (nonce, text) = sealed.split_first_chunk()?;
+        if sealed.len() > MAX_SEALED {
+            return None;
+        }
+        let mut text = Zeroizing::new(text.to_vec());
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let aad = Aad::from(self.raw_name());
+        let text = &*self.key()?.open_in_place(nonce, aad, &mut text).ok()?;
+        let (expires, text) = text.split_first_chunk()?;
+        let (fetched, text) = text.split_first_chunk()?;
+        let (lifetime, text) = text.split_first_chunk()?;
+        Some(Opened {
+            access_token: Zeroizing::new(str::from_utf8(text).ok()?.to_owned()),
+            expires: OffsetDateTime::from_unix_timestamp_nanos(i128::from_be_bytes(*expires))
+                .ok()?,
+            fetched: SystemTime::UNIX_EPOCH.checked_add(duration_from_bytes(fetched)?)?,
+            lifetime: duration_from_bytes(lifetime)?,
+        })
+    }
+}
+
+struct NameAndKey;
+
+impl KeyType for NameAndKey {
+    fn len(&self) -> usize {
+        NAME_LENGTH + KEY_LENGTH
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Each text after its length, so that no two lists of texts give the same bytes; in a buffer that
+/// never grew.
+fn framed(texts: &[&str]) -> Zeroizing<Vec<u8>> {
+    let length = texts.iter().map(|text| size_of::<u64>() + text.len()).sum();
+    let mut framed = Zeroizing::new(Vec::with_capacity(length));
+    for text in texts {
+        framed.extend((text.len() as u64).to_be_bytes());
+        framed.extend(text.as_bytes());
+    }
+    framed
+}
+
+fn duration_to_bytes(duration: Duration) -> [u8; DURATION_LENGTH] {
+    let mut bytes = [0; DURATION_LENGTH];
+    bytes[..8].copy_from_slice(&duration.as_secs().to_be_bytes());
+    bytes[8..].copy_from_slice(&duration.subsec_nanos().to_be_bytes());
+    bytes
+}
+
+fn duration_from_bytes(bytes: &[u8; DURATION_LENGTH]) -> Option<Duration> {
+    let (secs, nanos) = bytes.split_first_chunk()?;
+    let nanos = u32::from_be_bytes(nanos.try_into().ok()?);
+    // More would be carried over into the seconds, which may have no room for it.
+    (nanos < 1_000_000_000).then(|| Duration::new(u64::from_be_bytes(*secs), nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Moment, Span};
+
+    const ENDPOINT: &str = "https://api.weseedo.nl/api/v2/oauth2/token";
+    const ACCESS_TOKEN: &str = "d33.59b";
+
+    fn client() -> Grant {
+        Grant::client_credentials("id", "s3cr3t")
+    }
+
+    fn user() -> Grant {
+        Grant::password("id", "s3cr3t", "jan", "p4ss")
+    }
+
+    fn token() -> Token {
+        let lifetime = Span::new(Moment::now(), Duration::from_secs(3600));
+        Token::new(ACCESS_TOKEN, OffsetDateTime::UNIX_EPOCH + Duration::from_nanos(9), lifetime)
+    }
+
+    /// RFC 5869 spelled out with Python's `hmac` and `hashlib`, salt, input and info as documented.
+    #[test]
+    fn name_and_key_are_known() {
+        let seal = Seal::new(ENDPOINT, &client());
+        let name = "f90c75edfd61f1677042e46a551dfb89e25a326ff13e6c06417da20084b6f013";
+        assert_eq!(seal.name(), name);
+        let key = "13c220a4c7b9d189656dc373ea78354b10bbc19b432c05889d35fcf09fd50e1b";
+        assert_eq!(hex(&*seal.0), format!("{name}{key}"));
+        let seal = Seal::new(ENDPOINT, &user());
+        let name = "e68b7ac8fc9d11681063f317a53b721f7b3e705f2d9626b6975bc0a3140b96a5";
+        assert_eq!(seal.name(), name);
+        let key = "031d2565b19c010ac2186a45afc7bcd6b4d356edd95f40294c4310d92b585e01";
+        assert_eq!(hex(&*seal.0), format!("{name}{key}"));
+    }
+
+    /// Sealed by the Python package `cryptography` with the key above: a program of another version
+    /// can read what this one stores as long as this holds.
+    #[test]
+    fn value_is_known() {
+        let value = concat!(
+            "000102030405060708090a0b9298503cd13d313b53c198d522130fdef8ac93b8552eb6704e10e4e16398c9de",
+            "93283768cf57d16a5eaf16cf30871f1be61d6aeda218594288720edf08d8ee"
+        );
+        let value: Vec<_> = (0..value.len() / 2)
+            .map(|i| u8::from_str_radix(&value[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
+        let opened = Seal::new(ENDPOINT, &client()).open(&value).unwrap();
+        assert_eq!(*opened.access_token, ACCESS_TOKEN);
+        assert_eq!(opened.expires.to_string(), "2021-12-31 23:59:59.999 +00:00:00");
+        let fetched = opened.fetched.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(fetched, Duration::from_millis(1_640_991_599_500));
+        assert_eq!(opened.lifetime, Duration::from_secs(3598));
+    }
+
+    #[test]
+    fn what_was_sealed_opens_to_the_same_token() {
+        for grant in [client(), user()] {
+            let (seal, token) = (Seal::new(ENDPOINT, &grant), token());
+            let opened = seal.open(&seal.seal(&token).unwrap()).unwrap();
+            assert_eq!(*opened.access_token, ACCESS_TOKEN);
+            assert_eq!(opened.expires, token.expires());
+            assert_eq!(opened.fetched, token.lifetime().start().wall);
+            assert_eq!(opened.lifetime, token.lifetime().length());
+        }
+    }
+
+    #[test]
+    fn no_two_values_are_alike() {
+        let (seal, token) = (Seal::new(ENDPOINT, &client()), token());
+        assert_ne!(seal.seal(&token), seal.seal(&token));
+    }
+
+    #[test]
+    fn every_part_of_the_grant_the_endpoint_and_the_format_count() {
+        let seal = Seal::new(ENDPOINT, &user());
+        let value = seal.seal(&token()).unwrap();
+        for other in [
+            Seal::of_format(b"weseedo-auth token store, format 2", ENDPOINT, &user()),
+            Seal::new(ENDPOINT, &client()),
+            Seal::new("https://api.weseedo.nl/api/oauth2/token", &user()),
+            Seal::new(ENDPOINT, &Grant::password("ID", "s3cr3t", "jan", "p4ss")),
+            Seal::new(ENDPOINT, &Grant::password("id", "S3cr3t", "jan", "p4ss")),
+            Seal::new(ENDPOINT, &Grant::password("id", "s3cr3t", "Jan", "p4ss")),
+            Seal::new(ENDPOINT, &Grant::password("id", "s3cr3t", "jan", "P4ss")),
+            // The same letters, with another border between them.
+            Seal::new(ENDPOINT, &Grant::password("idj", "s3cr3t", "an", "p4ss")),
+            Seal::new(ENDPOINT, &Grant::password("id", "s3cr3tp", "jan", "4ss")),
+        ] {
+            assert_ne!(seal.name(), other.name());
+            assert!(other.open(&value).is_none());
+        }
+        // Client credentials that spell the same list of texts.
+        let client = Seal::new(ENDPOINT, &Grant::client_credentials("jan", "s3cr3t"));
+        let user = Seal::new(ENDPOINT, &Grant::password("jan", "s3cr3t", "", ""));
+        assert_ne!(client.name(), user.name());
+    }
+
+    #[test]
+    fn value_that_was_moved_to_another_name_does_not_open() {
+        let seal = Seal::new(ENDPOINT, &client());
+        let value = seal.seal(&token()).unwrap();
+        let mut moved = Seal(seal.0.clone());
+        moved.0[0] ^= 1;
+        assert!(moved.open(&value).is_none(), "though the key is the same");
+    }
+
+    #[test]
+    fn value_that_is_not_whole_does_not_open() {
+        let seal = Seal::new(ENDPOINT, &client());
+        let value = seal.seal(&token()).unwrap();
+        for i in 0..value.len() {
+            assert!(seal.open(&value[..i]).is_none(), "the first {i} bytes");
+            assert!(seal.open(&value[i + 1..]).is_none(), "all but the first {}", i + 1);
+            for bit in 0..8 {
+                let mut flipped = value.clone();
+                flipped[i] ^= 1 << bit;
+                assert!(seal.open(&flipped).is_none(), "bit {bit} of byte {i}");
+            }
+        }
+        assert!(seal.open(&[value, vec![0]].concat()).is_none());
+    }
+
+    #[test]
+    fn nothing_is_legible_in_a_value() {
+        let (seal, token) = (Seal::new(ENDPOINT, &user()), token());
+        let value = seal.seal(&token).unwrap();
+        for text in [ACCESS_TOKEN, "s3cr3t", "p4ss", "jan", "weseedo"] {
+            for piece in text.as_bytes().windows(text.len().min(4)) {
+                assert!(!value.windows(piece.len()).any(|window| window == piece), "{text}");
+            }
+        }
+        assert!(seal.name().bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn times_that_no_clock_can_tell_do_not_open() {
+        let bytes = |secs: u64, nanos: u32| {
+            let mut bytes = [0; DURATION_LENGTH];
+            bytes[..8].copy_from_slice(&secs.to_be_bytes());
+            bytes[8..].copy_from_slice(&nanos.to_be_bytes());
+            bytes
+        };
+        assert_eq!(duration_from_bytes(&bytes(5, 7)), Some(Duration::new(5, 7)));
+        assert_eq!(duration_from_bytes(&bytes(u64::MAX, 1_000_000_000)), None);
+        assert_eq!(duration_to_bytes(Duration::MAX), bytes(u64::MAX, 999_999_999));
+    }
+}

@@ -1,0 +1,107 @@
+//! A token store in memory, which fails, dawdles and lies when it is told to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use weseedo_auth::{Lease, StoreError, Stored, TokenStore};
+
+/// A handle: clones are one store, which processes share.
+#[derive(Clone, Default)]
+pub struct Shelf(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    values: Mutex<HashMap<String, Stored>>,
+    leases: Arc<Mutex<HashSet<String>>>,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+    longest_lease: Mutex<Duration>,
+    before: Mutex<Option<Arc<Before>>>,
+}
+
+type Before = dyn Fn(&str) -> Result<(), StoreError> + Send + Sync;
+
+impl Shelf {
+    /// From now on calls this before each call, with its name; an error is the call's.
+    pub fn before(&self, call: impl Fn(&str) -> Result<(), StoreError> + Send + Sync + 'static) {
+        *self.0.before.lock().unwrap() = Some(Arc::new(call));
+    }
+
+    /// From now on does its work.
+    pub fn works(&self) {
+        *self.0.before.lock().unwrap() = None;
+    }
+
+    /// The calls since it was last asked.
+    pub fn calls(&self) -> String {
+        std::mem::take(&mut *self.0.calls.lock().unwrap()).join(" ")
+    }
+
+    /// Its one value, and where that stands.
+    #[track_caller]
+    pub fn value(&self) -> (String, Stored) {
+        let values = self.0.values.lock().unwrap();
+        assert_eq!(values.len(), 1);
+        values.iter().next().map(|(key, value)| (key.clone(), value.clone())).unwrap()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.values.lock().unwrap().is_empty()
+    }
+
+    pub fn put(&self, key: &str, value: Stored) {
+        self.0.values.lock().unwrap().insert(key.to_owned(), value);
+    }
+
+    pub fn clear(&self) {
+        self.0.values.lock().unwrap().clear();
+    }
+
+    /// The longest lease that was asked for since it was last asked.
+    pub fn longest_lease(&self) -> Duration {
+        std::mem::take(&mut *self.0.longest_lease.lock().unwrap())
+    }
+
+    fn called(&self, name: &'static str) -> Result<(), StoreError> {
+        self.0.calls.lock().unwrap().push(name);
+        let before = self.0.before.lock().unwrap().clone();
+        before.map_or(Ok(()), |before| before(name))
+    }
+}
+
+impl TokenStore for Shelf {
+    fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        self.called("load")?;
+        Ok(self.0.values.lock().unwrap().get(key).cloned())
+    }
+
+    fn save(&self, key: &str, sealed: &[u8], _: Duration) -> Result<(), StoreError> {
+        self.called("save")?;
+        self.put(key, Stored { sealed: sealed.to_vec(), left: None });
+        Ok(())
+    }
+
+    fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
+        self.called("remove")?;
+        let mut values = self.0.values.lock().unwrap();
+        if values.get(key).is_some_and(|value| value.sealed == sealed) {
+            values.remove(key);
+        }
+        Ok(())
+    }
+
+    fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
+        self.called("lease")?;
+        let mut longest = self.0.longest_lease.lock().unwrap();
+        *longest = at_most.max(*longest);
+        if !self.0.leases.lock().unwrap().insert(key.to_owned()) {
+            return Ok(None);
+        }
+        let (leases, calls) = (Arc::clone(&self.0.leases), Arc::clone(&self.0.calls));
+        let key = key.to_owned();
+        Ok(Some(Lease::new(move || {
+            calls.lock().unwrap().push("give");
+            leases.lock().unwrap().remove(&key);
+        })))
+    }
+}
