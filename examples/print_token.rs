@@ -2,7 +2,9 @@
 //!
 //! `WESEEDO_CLIENT_ID` must be set, and `WESEEDO_CLIENT_SECRET_FILE` (the path of a file with the
 //! secret) or, where that is not set, `WESEEDO_CLIENT_SECRET`. `WESEEDO_BASE_URL` and
-//! `WESEEDO_TOKEN_PATH` may be; without them it asks the sandbox.
+//! `WESEEDO_TOKEN_PATH` may be; without them it asks the sandbox. With `WESEEDO_TOKEN_DIR`, a
+//! directory of its own, it keeps the token there, and later runs make no request until that is
+//! over; this takes `--features store`.
 
 use std::env;
 use std::error::Error;
@@ -39,6 +41,16 @@ fn token() -> Result<Token, Box<dyn Error>> {
         Authenticator::builder(base_url.map_or(Environment::Sandbox, Environment::Custom));
     if let Ok(path) = env::var("WESEEDO_TOKEN_PATH") {
         builder = builder.token_path(path);
+    }
+    if let Some(directory) = env::var_os("WESEEDO_TOKEN_DIR") {
+        #[cfg(not(feature = "store"))]
+        return Err(
+            format!("WESEEDO_TOKEN_DIR is {directory:?}: build with --features store").into()
+        );
+        #[cfg(feature = "store")]
+        {
+            builder = builder.store(weseedo_auth::FileStore::new(directory));
+        }
     }
     Ok(builder.build()?.get_token(&grant)?)
 }

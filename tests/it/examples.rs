@@ -11,11 +11,20 @@ use crate::support::{token_mock, token_mock_at};
 
 /// Runs an example with these variables and no other `WESEEDO_*`.
 fn run(example: &str, variables: &[(&str, &str)]) -> Output {
-    let mut program = target_directory().join("examples").join(example);
-    program.set_extension(env::consts::EXE_EXTENSION);
+    let mut command = Command::new(program(example));
+    set_variables(&mut command, variables).output().unwrap()
+}
+
+/// Gives a command these variables and no other `WESEEDO_*`.
+pub fn set_variables<'a>(command: &'a mut Command, variables: &[(&str, &str)]) -> &'a mut Command {
     let inherited = env::vars().filter(|(name, _)| !name.starts_with("WESEEDO_"));
-    let mut command = Command::new(program);
-    command.env_clear().envs(inherited).envs(variables.iter().copied()).output().unwrap()
+    command.env_clear().envs(inherited).envs(variables.iter().copied())
+}
+
+/// The path of an example's program.
+pub fn program(example: &str) -> PathBuf {
+    let program = target_directory().join("examples").join(example);
+    program.with_extension(env::consts::EXE_EXTENSION)
 }
 
 /// Where the profile's binaries are, with the examples built: `cargo test --test it` builds none.
@@ -218,6 +227,24 @@ fn plain_http_takes_no_proxy_from_the_environment() {
         ],
     );
     assert_eq!(text(&output.stdout), "t0k3n\n", "{output:?}");
+}
+
+#[test]
+#[cfg(not(feature = "store"))]
+fn print_token_says_what_keeps_it_from_keeping_the_token() {
+    let output = run(
+        "print_token",
+        &[
+            ("WESEEDO_CLIENT_ID", "id"),
+            ("WESEEDO_CLIENT_SECRET", "s3cr3t"),
+            ("WESEEDO_BASE_URL", "http://127.0.0.1:1"),
+            ("WESEEDO_TOKEN_DIR", "tokens"),
+        ],
+    );
+    assert_eq!(
+        text(&output.stderr),
+        "print_token: WESEEDO_TOKEN_DIR is \"tokens\": build with --features store\n"
+    );
 }
 
 #[test]

@@ -2,11 +2,18 @@
 
 mod bearer;
 mod config;
+#[cfg(feature = "store")]
+mod contract;
 mod events;
 mod examples;
 mod failures;
 mod hostile;
 mod rotation;
+#[cfg(feature = "store")]
+#[expect(dead_code, reason = "most of it is for the unit tests")]
+mod shelf;
+#[cfg(feature = "store")]
+mod store;
 mod support;
 mod threads;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]

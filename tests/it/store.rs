@@ -1,0 +1,413 @@
+//! One token for many processes.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
+use std::hash::BuildHasher;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, process, thread};
+
+use weseedo_auth::{Authenticator, Event, FileStore, Grant, Lease, StoreError, Stored, TokenStore};
+
+use crate::contract;
+use crate::examples::{program, set_variables};
+use crate::shelf::Shelf;
+use crate::support::{HOUR, Server, grant, read_request, token_answer, wait_until};
+
+/// A directory that is not there yet, and is gone at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("weseedo-auth-store-{}-{count}", process::id());
+        Self(env::temp_dir().join(name))
+    }
+
+    fn store(&self) -> FileStore {
+        FileStore::new(&self.0)
+    }
+
+    /// The files in it, but for locks.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_none_or(|ext| ext != "lock")).collect()
+    }
+
+    #[track_caller]
+    fn file(&self) -> PathBuf {
+        let files = self.files();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.into_iter().next().unwrap()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
+fn server() -> Server {
+    Server::answering(|n| token_answer(&format!("t{n}"), HOUR))
+}
+
+/// An authenticator that keeps its tokens in a directory, and what it tells.
+fn recorded(server: &Server, directory: &Path) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&told);
+    let builder = server.builder().store(FileStore::new(directory)).on_event(move |event| {
+        theirs.lock().unwrap().push(match event {
+            Event::Obtained { is_from_store: true, .. } => "found".to_owned(),
+            Event::Obtained { .. } => "fetched".to_owned(),
+            Event::StoreFailed { error, .. } => error.to_string(),
+            other => panic!("{other:?}"),
+        });
+    });
+    (builder.build().unwrap(), told)
+}
+
+#[track_caller]
+fn get(authenticator: &Authenticator) -> String {
+    authenticator.get_token(&grant()).unwrap().access_token().to_owned()
+}
+
+/// What another process does with a directory: the text that it tells last, and its token.
+#[track_caller]
+fn another_process(server: &Server, directory: &Path) -> (String, String) {
+    let (authenticator, told) = recorded(server, directory);
+    let token = get(&authenticator);
+    let last = told.lock().unwrap().pop().unwrap();
+    (last, token)
+}
+
+/// A process of its own that prints its token.
+fn print_token(server: &Server, directory: &Path) -> Child {
+    spawn(&mut Command::new(program("print_token")), server, directory)
+}
+
+fn spawn(command: &mut Command, server: &Server, directory: &Path) -> Child {
+    let variables = [
+        ("WESEEDO_CLIENT_ID", "id"),
+        ("WESEEDO_CLIENT_SECRET", "s3cr3t"),
+        ("WESEEDO_BASE_URL", &server.base_url),
+        ("WESEEDO_TOKEN_DIR", directory.to_str().unwrap()),
+    ];
+    set_variables(command, &variables).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+#[track_caller]
+fn printed(child: Child) -> String {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn stores_keep_the_contract() {
+    contract::check(&Shelf::default());
+    let directory = Directory::new();
+    contract::check(&directory.store());
+    assert!(directory.files().is_empty());
+}
+
+#[test]
+fn second_run_makes_no_request() {
+    let (server, directory) = (server(), Directory::new());
+    for _ in 0..2 {
+        assert_eq!(printed(print_token(&server, &directory.0)), "t0\n");
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn processes_that_start_together_make_one_request() {
+    let server = Server::answering(|n| {
+        thread::sleep(Duration::from_millis(200));
+        token_answer(&format!("t{n}"), HOUR)
+    });
+    let directory = Directory::new();
+    let children: Vec<_> = (0..32).map(|_| print_token(&server, &directory.0)).collect();
+    for child in children {
+        assert_eq!(printed(child), "t0\n");
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn process_that_is_killed_while_it_fetches_delays_the_others_by_a_moment() {
+    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
+    let directory = Directory::new();
+    let mut holder = print_token(&server, &directory.0);
+    wait_until(|| server.connections() == 1);
+    let waiting = print_token(&server, &directory.0);
+    // Long enough for it to have asked for the lease.
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.connections(), 1, "it waits");
+    let start = Instant::now();
+    holder.kill().unwrap();
+    assert_eq!(printed(waiting), "t\n");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(printed(print_token(&server, &directory.0)), "t\n");
+    assert_eq!(server.connections(), 2);
+    holder.wait().unwrap();
+}
+
+#[test]
+fn directory_that_cannot_be_used_is_told_and_costs_no_call() {
+    let server = server();
+    let directory = Directory::new();
+    fs::write(&directory.0, "a file").unwrap();
+    let mut unusable = vec![directory.0.join("tokens"), directory.0.clone()];
+    if cfg!(target_os = "linux") {
+        // Where nobody can make a file, whoever it is.
+        unusable.push("/proc".into());
+    }
+    for path in unusable {
+        let (authenticator, told) = recorded(&server, &path);
+        get(&authenticator);
+        let told = told.lock().unwrap();
+        assert!(
+            matches!(&told[..], [fetched, failed]
+            if fetched == "fetched" && failed.starts_with(path.to_str().unwrap())),
+            "{told:?}"
+        );
+    }
+    fs::remove_file(&directory.0).unwrap();
+}
+
+#[test]
+fn directory_that_vanishes_is_made_anew() {
+    let (server, directory) = (server(), Directory::new());
+    let nested = directory.0.join("a").join("b");
+    assert_eq!(another_process(&server, &nested), ("fetched".into(), "t0".into()));
+    fs::remove_dir_all(&directory.0).unwrap();
+    assert_eq!(another_process(&server, &nested), ("fetched".into(), "t1".into()));
+    assert_eq!(another_process(&server, &nested), ("found".into(), "t1".into()));
+}
+
+#[test]
+#[cfg(unix)]
+fn full_disk_costs_no_call() {
+    let (server, directory) = (server(), Directory::new());
+    // No file may have a byte, and to try is an error and not the end.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\""]).arg(program("print_token"));
+    assert_eq!(printed(spawn(&mut shell, &server, &directory.0)), "t0\n");
+    assert!(directory.files().is_empty(), "nothing is left of the attempt");
+}
+
+#[test]
+#[cfg(unix)]
+fn files_are_their_owners_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+
+    for umask in ["0777", "0000"] {
+        let (server, directory) = (server(), Directory::new());
+        let nested = directory.0.join("nested");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $1; exec \"$0\""]).arg(program("print_token")).arg(umask);
+        printed(spawn(&mut shell, &server, &nested));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&directory.0), mode(&nested)), (0o700, 0o700), "{umask}");
+        let modes: Vec<_> =
+            fs::read_dir(&nested).unwrap().map(|entry| mode(&entry.unwrap().path())).collect();
+        assert_eq!(modes, [0o600, 0o600], "{umask}");
+    }
+}
+
+#[test]
+fn file_that_is_torn_or_foreign_is_replaced() {
+    let (server, directory) = (server(), Directory::new());
+    another_process(&server, &directory.0);
+    let file = directory.file();
+    let good = fs::read(&file).unwrap();
+    for bad in [&[], &good[..good.len() / 2], b"{\"access_token\":\"x\"}", &[0; 1 << 20][..]] {
+        fs::write(&file, bad).unwrap();
+        assert_eq!(another_process(&server, &directory.0).0, "fetched");
+        assert_eq!(another_process(&server, &directory.0).0, "found");
+    }
+    // Of another grant.
+    let other = Directory::new();
+    recorded(&server, &other.0).0.get_token(&Grant::client_credentials("id", "x")).unwrap();
+    fs::copy(other.file(), &file).unwrap();
+    assert_eq!(another_process(&server, &directory.0).0, "fetched");
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_no_file_is_replaced_or_costs_no_call() {
+    let (server, directory) = (server(), Directory::new());
+    another_process(&server, &directory.0);
+    let file = directory.file();
+
+    let elsewhere = directory.0.join("elsewhere");
+    fs::copy(&file, &elsewhere).unwrap();
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    assert_eq!(another_process(&server, &directory.0).0, "fetched", "a link is not followed");
+    fs::remove_file(elsewhere).unwrap();
+
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert_eq!(another_process(&server, &directory.0).0, "fetched", "a pipe keeps nobody waiting");
+    assert_eq!(another_process(&server, &directory.0).0, "found");
+
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let (told, _) = another_process(&server, &directory.0);
+    assert!(told.starts_with(directory.0.to_str().unwrap()), "{told}");
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_away() {
+    let (server, directory) = (server(), Directory::new());
+    another_process(&server, &directory.0);
+    let file = directory.file();
+    let (old, young) = (file.with_extension("1.tmp"), file.with_extension("2.tmp"));
+    let foreign = directory.0.join("0.tmp");
+    for path in [&old, &young, &foreign] {
+        fs::write(path, "half").unwrap();
+    }
+    let long_ago = SystemTime::now() - Duration::from_secs(120);
+    for path in [&old, &foreign] {
+        File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    fs::remove_file(&file).unwrap();
+    another_process(&server, &directory.0);
+    assert!(!old.exists());
+    assert!(young.exists(), "somebody may be writing it");
+    assert!(foreign.exists(), "it is none of ours");
+}
+
+#[test]
+fn key_that_is_no_file_name_is_refused() {
+    let directory = Directory::new();
+    let store = directory.store();
+    for key in ["", "../x", "a/b", "a.lock"] {
+        let error = store.load(key).unwrap_err().to_string();
+        assert!(
+            error.ends_with("a key names a file: it must be ASCII letters and digits"),
+            "{error}"
+        );
+        store.save(key, b"x", HOUR).unwrap_err();
+        store.remove(key, b"x").unwrap_err();
+        store.lease(key, HOUR).unwrap_err();
+    }
+    assert!(!directory.0.exists());
+}
+
+#[test]
+fn debug_shows_no_value() {
+    let stored = Stored { sealed: b"s3aled".to_vec(), left: Some(Duration::from_secs(5)) };
+    assert_eq!(format!("{stored:?}"), "Stored { sealed: 6 bytes, left: Some(5s) }");
+    assert_eq!(format!("{:?}", Lease::none()), "Lease(..)");
+    assert_eq!(format!("{:?}", FileStore::new("d")), "FileStore { directory: \"d\" }");
+}
+
+/// A store that loses, mixes up, brings back and spoils what it was given.
+#[derive(Default)]
+struct Liar {
+    shelf: Shelf,
+    /// All that was ever saved.
+    history: Mutex<Vec<Vec<u8>>>,
+}
+
+fn random(below: usize) -> usize {
+    usize::try_from(RandomState::new().hash_one(()) % below as u64).unwrap()
+}
+
+impl TokenStore for &'static Liar {
+    fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        thread::sleep(Duration::from_micros(random(2000) as u64));
+        let history = self.history.lock().unwrap();
+        let any = (!history.is_empty()).then(|| history[random(history.len())].clone());
+        let stored = |sealed, left| Ok(Some(Stored { sealed, left }));
+        match (random(8), any) {
+            (0, _) => Ok(None),
+            (1, Some(old)) => stored(old, None),
+            (2, Some(old)) => stored(old, Some(HOUR)),
+            (3, Some(mut old)) => {
+                let i = random(old.len());
+                old[i] ^= 1 << random(8);
+                stored(old, None)
+            }
+            (4, Some(mut old)) => {
+                old.truncate(random(old.len()));
+                stored(old, Some(HOUR))
+            }
+            (5, _) if random(10) == 0 => Err("lost".into()),
+            _ => self.shelf.load(key),
+        }
+    }
+
+    fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError> {
+        self.history.lock().unwrap().push(sealed.to_vec());
+        match random(4) {
+            0 => Ok(()),
+            1 => Err("lost".into()),
+            _ => self.shelf.save(key, sealed, left),
+        }
+    }
+
+    fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
+        if random(2) == 0 { Ok(()) } else { self.shelf.remove(key, sealed) }
+    }
+
+    fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
+        match random(10) {
+            0 => Ok(None),
+            1 => Ok(Some(Lease::none())),
+            2 => Err("lost".into()),
+            _ => self.shelf.lease(key, at_most),
+        }
+    }
+}
+
+#[test]
+fn store_that_lies_brings_no_wrong_token_and_loses_no_call() {
+    const LIFE: Duration = Duration::from_secs(2);
+
+    // Whose each token is, and since when.
+    let issued = Arc::new(Mutex::new(HashMap::new()));
+    let theirs = Arc::clone(&issued);
+    let server = Server::start(move |n, mut stream| {
+        let request = read_request(&mut stream);
+        let id = if request.contains(r#""client_id":"0""#) { 0 } else { 1 };
+        theirs.lock().unwrap().insert(format!("t{n}"), (id, Instant::now()));
+        let _ = stream.write_all(token_answer(&format!("t{n}"), LIFE).as_bytes());
+    });
+    let liar: &Liar = Box::leak(Box::default());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..60 {
+                    let authenticator = server.builder().store(liar).build().unwrap();
+                    let id = random(2);
+                    let grant = Grant::client_credentials(id.to_string(), "s3cr3t");
+                    for _ in 0..3 {
+                        let (start, token) =
+                            (Instant::now(), authenticator.get_token(&grant).unwrap());
+                        assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+                        let (whose, since) = issued.lock().unwrap()[token.access_token()];
+                        assert_eq!(whose, id);
+                        assert!(start - since.min(start) < LIFE);
+                        if random(3) == 0 {
+                            authenticator.invalidate(&grant, &token);
+                        } else if random(3) == 0 {
+                            authenticator.clear();
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
