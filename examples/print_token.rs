@@ -43,14 +43,14 @@ fn token() -> Result<Token, Box<dyn Error>> {
         builder = builder.token_path(path);
     }
     if let Some(directory) = env::var_os("WESEEDO_TOKEN_DIR") {
-        #[cfg(not(feature = "store"))]
-        return Err(
-            format!("WESEEDO_TOKEN_DIR is {directory:?}: build with --features store").into()
-        );
         #[cfg(feature = "store")]
-        {
-            builder = builder.store(weseedo_auth::FileStore::new(directory));
-        }
+        let kept = builder.store(weseedo_auth::FileStore::new(directory));
+        #[cfg(not(feature = "store"))]
+        let kept = Err(format!(
+            "to keep the token in {}, build with --features store",
+            directory.display()
+        ))?;
+        builder = kept;
     }
     Ok(builder.build()?.get_token(&grant)?)
 }

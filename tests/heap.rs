@@ -6,6 +6,10 @@
 
 #![expect(unsafe_code, reason = "an allocator that looks at what it frees")]
 
+#[cfg(feature = "store")]
+#[path = "it/shelf.rs"]
+#[expect(dead_code, reason = "most of it is for the other tests")]
+mod shelf;
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
 mod support;
@@ -15,7 +19,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::io::{Read, Write};
 use std::panic;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,6 +59,15 @@ fn holds(block: &[u8], texts: &[&str]) -> bool {
     block
         .windows(8)
         .any(|window| is_first[usize::from(window[0])] && pieces().any(|piece| window == piece))
+}
+
+/// The key that a store's value is sealed with, in the scene that is on: a secret too.
+static STORE_KEY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+fn holds_store_key(block: &[u8]) -> bool {
+    let key = STORE_KEY.each_ref().map(|piece| piece.load(SeqCst));
+    let pieces = || block.windows(8).filter_map(|window| window.try_into().ok());
+    key != [0; 4] && pieces().any(|piece| key.contains(&u64::from_ne_bytes(piece)))
 }
 
 struct Scanner {
@@ -100,8 +113,9 @@ unsafe impl GlobalAlloc for Scanner {
             // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but
             // ours.
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
-            for (count, texts) in self.freed.iter().zip([SECRETS, TOKENS]) {
-                count.fetch_add(usize::from(holds(bytes, texts)), SeqCst);
+            let found = [holds(bytes, SECRETS) || holds_store_key(bytes), holds(bytes, TOKENS)];
+            for (count, is_found) in self.freed.iter().zip(found) {
+                count.fetch_add(usize::from(is_found), SeqCst);
             }
         }
         // SAFETY: the caller's promise, passed on.
@@ -199,7 +213,10 @@ impl Live {
             let bytes = live.map(|(block, size)| unsafe {
                 std::slice::from_raw_parts(*block as *const u8, *size)
             });
-            bytes.filter(|bytes| holds(bytes, SECRETS) || holds(bytes, TOKENS)).count()
+            let has_secret = |bytes: &&[u8]| {
+                holds(bytes, SECRETS) || holds(bytes, TOKENS) || holds_store_key(bytes)
+            };
+            bytes.filter(has_secret).count()
         })
     }
 }
@@ -374,6 +391,8 @@ fn main() -> ExitCode {
     lives_of_a_token(&mut run);
     requests(&mut run);
     api_calls(&mut run);
+    #[cfg(feature = "store")]
+    stores(&mut run);
     println!("{} passed, {} failed", run.passed, run.failed);
     if run.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -593,4 +612,72 @@ fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
         kept.set(Some(agent));
     });
     drop(kept);
+}
+
+/// What is kept in a store, and what is found there.
+#[cfg(feature = "store")]
+fn stores(run: &mut Runner) {
+    use std::fmt::Write as _;
+
+    use crate::shelf::Shelf;
+    use crate::support::TOKEN_PATH;
+    use ring::hkdf::{HKDF_SHA256, Salt};
+
+    let endpoint = Endpoint::start(false, move |_, _| whole());
+    let token_endpoint = format!("{}{TOKEN_PATH}", endpoint.base_url);
+    let framed = |texts: &[&str]| {
+        let frame = |text: &&str| [&(text.len() as u64).to_be_bytes(), text.as_bytes()].concat();
+        texts.iter().flat_map(frame).collect::<Vec<_>>()
+    };
+    let info = framed(&[&token_endpoint, "password", "id", "jan"]);
+    let mut name_and_key = [0; 64];
+    Salt::new(HKDF_SHA256, b"weseedo-auth token store, format 1")
+        .extract(&framed(&[CLIENT_SECRET, PASSWORD]))
+        .expand(&[&info], Length(64))
+        .and_then(|okm| okm.fill(&mut name_and_key))
+        .unwrap();
+    for (piece, bytes) in STORE_KEY.iter().zip(name_and_key[32..].as_chunks::<8>().0) {
+        piece.store(u64::from_ne_bytes(*bytes), SeqCst);
+    }
+
+    run.scene("control: a key that is kept in memory", Rule::MustBeLive, || {
+        std::mem::forget(name_and_key.to_vec());
+    });
+    let shelf = Shelf::default();
+    let authenticator = || endpoint.builder().store(shelf.clone()).build().unwrap();
+    run.scene("a token that is stored", NOTHING, || {
+        authenticator().get_token(&password()).unwrap();
+    });
+    let (key, value) = shelf.value();
+    let mut name = String::new();
+    name_and_key[..32].iter().for_each(|byte| write!(name, "{byte:02x}").unwrap());
+    assert_eq!(key, name, "or the scenes look for another key");
+    run.scene("a token from the store, refused", NOTHING, || {
+        let authenticator = authenticator();
+        let token = authenticator.get_token(&password()).unwrap();
+        assert_eq!(token.access_token(), TOKEN);
+        authenticator.invalidate(&password(), &token);
+    });
+    assert!(shelf.is_empty());
+    run.scene("a stored value that does not open", NOTHING, || {
+        let mut value = value.clone();
+        value.sealed[30] ^= 1;
+        shelf.put(&key, value);
+        authenticator().get_token(&password()).unwrap();
+    });
+    run.scene("a store that fails", NOTHING, || {
+        shelf.before(|call| if call == "save" { Err("no room".into()) } else { Ok(()) });
+        shelf.clear();
+        authenticator().get_token(&password()).unwrap();
+    });
+}
+
+#[cfg(feature = "store")]
+struct Length(usize);
+
+#[cfg(feature = "store")]
+impl ring::hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
 }

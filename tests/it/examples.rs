@@ -243,7 +243,7 @@ fn print_token_says_what_keeps_it_from_keeping_the_token() {
     );
     assert_eq!(
         text(&output.stderr),
-        "print_token: WESEEDO_TOKEN_DIR is \"tokens\": build with --features store\n"
+        "print_token: to keep the token in tokens, build with --features store\n"
     );
 }
 

@@ -230,7 +230,8 @@ fn file_that_is_torn_or_foreign_is_replaced() {
     another_process(&server, &directory.0);
     let file = directory.file();
     let good = fs::read(&file).unwrap();
-    for bad in [&[], &good[..good.len() / 2], b"{\"access_token\":\"x\"}", &[0; 1 << 20][..]] {
+    let long = vec![0; 1 << 20];
+    for bad in [&[], &good[..good.len() / 2], b"{\"access_token\":\"x\"}", &long] {
         fs::write(&file, bad).unwrap();
         assert_eq!(another_process(&server, &directory.0).0, "fetched");
         assert_eq!(another_process(&server, &directory.0).0, "found");
@@ -381,7 +382,7 @@ fn store_that_lies_brings_no_wrong_token_and_loses_no_call() {
     let theirs = Arc::clone(&issued);
     let server = Server::start(move |n, mut stream| {
         let request = read_request(&mut stream);
-        let id = if request.contains(r#""client_id":"0""#) { 0 } else { 1 };
+        let id = usize::from(request.contains(r#""client_id":"1""#));
         theirs.lock().unwrap().insert(format!("t{n}"), (id, Instant::now()));
         let _ = stream.write_all(token_answer(&format!("t{n}"), LIFE).as_bytes());
     });
@@ -400,10 +401,10 @@ fn store_that_lies_brings_no_wrong_token_and_loses_no_call() {
                         let (whose, since) = issued.lock().unwrap()[token.access_token()];
                         assert_eq!(whose, id);
                         assert!(start - since.min(start) < LIFE);
-                        if random(3) == 0 {
-                            authenticator.invalidate(&grant, &token);
-                        } else if random(3) == 0 {
-                            authenticator.clear();
+                        match random(4) {
+                            0 => authenticator.invalidate(&grant, &token),
+                            1 => authenticator.clear(),
+                            _ => {}
                         }
                     }
                 }
