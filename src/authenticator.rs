@@ -387,14 +387,15 @@ impl Authenticator {
     ///
     /// A fetch in flight goes on for those who wait for it, but its token is not cached. Without
     /// this, a grant's secrets stay in memory until its token is over and the next fetch of any
-    /// grant has ended.
+    /// grant has ended. A store keeps its token, which takes the secrets to find.
     pub fn forget(&self, grant: &Grant) {
         self.0.cache.forget(grant);
     }
 
     /// Forgets all tokens, and every failure, of all grants.
     ///
-    /// A fetch in flight goes on for those who wait for it, but its token is not cached.
+    /// A fetch in flight goes on for those who wait for it, but its token is not cached. A store keeps
+    /// its tokens.
     pub fn clear(&self) {
         self.0.cache.clear();
     }

@@ -19,11 +19,11 @@ pub enum Event<'a> {
         client_id: &'a str,
         /// Whether another token was still in use.
         is_renewal: bool,
-        /// Whether another process had fetched it.
+        /// Whether it came from a store, where another process had put it.
         is_from_store: bool,
-        /// How long it took, retries included.
+        /// How long it took, retries and a store included.
         took: Duration,
-        /// How long the token can be used, from the sending of the request.
+        /// How long the token can be used, from the sending of the request, by whichever process.
         lifetime: Duration,
     },
     /// A fetch or renewal failed, to its last retry.
@@ -48,7 +48,8 @@ pub enum Event<'a> {
         /// How long ago the token had arrived.
         age: Duration,
     },
-    /// A store failed, and the endpoint was asked as if there were none.
+    /// A store failed or was too slow, and is left alone for 30 s: meanwhile the endpoint is asked as
+    /// if there were none.
     #[non_exhaustive]
     StoreFailed {
         /// The client identifier of the grant.

@@ -25,9 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In scope: the token request, for the two grant types that WeSeeDo offers, and carrying the token
-//! to the API. Out of scope: the API itself, async, tokens on disk, any other OAuth2 flow, and
-//! KPN's resold gateway, whose token request is another one. There is no async runtime, no thread
+//! In scope: the token request, for the two grant types that WeSeeDo offers, carrying the token to
+//! the API, and sharing it between processes. Out of scope: the API itself, async, any other OAuth2 flow, and KPN's resold
+//! gateway, whose token request is another one. There is no async runtime, no thread
 //! but those that [end with one renewal](#threads), and no `unsafe`.
 //!
 //! **Check the token endpoint's path**, which WeSeeDo's page does not print: see
@@ -100,6 +100,8 @@
 //!
 //! To count requests, failures and refused tokens. [`Builder::on_event`] tells each when it
 //! happens; it has an example, and the example `service` turns events into Prometheus' text format.
+//!
+#![cfg_attr(feature = "store", doc = include_str!("store.md"))]
 //!
 //! # Own certification authority, proxies
 //!
@@ -230,6 +232,7 @@
 //! | `native-tls` | off | TLS with the system's library (OpenSSL, SChannel, Secure Transport); the provider where `rustls` is off |
 //! | `platform-verifier` | off | lets [`Builder::http`] choose the system's root certificates for rustls |
 //! | `socks-proxy` | off | SOCKS proxies |
+//! | `store` | off | one token for many processes: `Builder::store` and what it takes; adds the crate `ring`, which `rustls` brings along anyway |
 //! | `wipe` | on | wipes ureq's buffers and keeps one TLS set-up for all token requests, through a part of ureq that does not follow semver |
 //!
 //! Without any TLS library, base URLs on loopback are all that can be asked.
