@@ -345,7 +345,9 @@ impl<'a> Turn<'a> {
                 return Ok(None);
             }
             if let Some(token) = in_hand {
-                return Ok(Some(Found::BeingRenewed(token.clone())));
+                let window = token.lifetime().window(self.fleet.refresh_before);
+                let is_left = policy::is_left_to_holder(token_left, window);
+                return Ok(is_left.then(|| Found::BeingRenewed(token.clone())));
             }
             let left = patience.saturating_sub(clock().monotonic.saturating_duration_since(start));
             if left.is_zero() {

@@ -35,6 +35,12 @@ pub(crate) fn share(time: Duration) -> Duration {
     time / 2
 }
 
+/// Whether a renewal leaves it to the process that has the lease. No lease lasts so long that it is
+/// still another's in the second half of the window, unless nobody gives it back.
+pub(crate) fn is_left_to_holder(token_left: Duration, window: Duration) -> bool {
+    token_left > window / 2
+}
+
 /// How long to wait before a store is asked again: 50 to 100 ms.
 pub(crate) fn pause() -> Duration {
     POLL + jitter::part_of(POLL)
@@ -66,6 +72,12 @@ mod tests {
         assert!(is_taken(MINUTE * 6, MINUTE * 5, in_hand));
         assert!(!is_taken(MINUTE * 5, MINUTE * 5, in_hand));
         assert!(!is_taken(MINUTE * 4, MINUTE * 3, in_hand));
+    }
+
+    #[test]
+    fn renewal_is_left_to_the_holder_of_the_lease_in_the_first_half_of_the_window() {
+        assert!(is_left_to_holder(MINUTE * 3, MINUTE * 5));
+        assert!(!is_left_to_holder(MINUTE * 2, MINUTE * 5));
     }
 
     #[test]
