@@ -349,8 +349,10 @@ impl<'a> Turn<'a> {
                 let is_left = policy::is_left_to_holder(token_left, window);
                 return Ok(is_left.then(|| Found::BeingRenewed(token.clone())));
             }
-            let left = patience.saturating_sub(clock().monotonic.saturating_duration_since(start));
-            if left.is_zero() {
+            let asked = clock().monotonic;
+            let left = patience.saturating_sub(asked.saturating_duration_since(start));
+            // To ask a slow store again would take the endpoint's time.
+            if left <= now.until(asked) {
                 return Ok(None);
             }
             thread::sleep(policy::pause().min(left));
