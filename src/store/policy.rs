@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(left(fetched, life, Some(MINUTE * 50), at(20)), MINUTE * 40);
         assert_eq!(left(fetched, life, None, at(60)), Duration::ZERO);
         assert_eq!(left(fetched, life, None, fetched - MINUTE * 600), life);
+        assert_eq!(left(fetched, life, Some(MINUTE * 600), fetched - MINUTE * 600), life);
         assert_eq!(left(fetched, Duration::MAX, None, at(0)), Duration::ZERO);
     }
 

@@ -44,6 +44,22 @@ pub fn check_values(store: &(impl TokenStore + ?Sized)) {
     assert!(load(&key).is_none(), "what was removed is gone");
 
     check_that_saves_are_whole(store);
+    check_that_nothing_newer_is_removed(store);
+}
+
+/// Who removes an old value while a new one is saved does not remove that.
+fn check_that_nothing_newer_is_removed(store: &(impl TokenStore + ?Sized)) {
+    let key = new_key();
+    for _ in 0..100 {
+        store.save(&key, b"old", HOUR).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| store.remove(&key, b"old").unwrap());
+            scope.spawn(|| store.save(&key, b"new", HOUR).unwrap());
+        });
+        let value = store.load(&key).unwrap().expect("the new value was removed");
+        assert_eq!(value.sealed, b"new");
+    }
+    store.remove(&key, b"new").unwrap();
 }
 
 /// Who loads while others save gets one value or another, never a mixture.

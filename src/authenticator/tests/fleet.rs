@@ -285,6 +285,34 @@ fn store_that_fails_is_left_alone_for_30_s_and_no_call_is_lost() {
 }
 
 #[test]
+fn store_that_failed_meanwhile_is_not_asked_to_save_or_remove() {
+    let gate = Gate::closed();
+    let theirs = gate.clone();
+    let world = World::answering(move |n| {
+        if n == 0 {
+            theirs.pass();
+        }
+        token_for_an_hour(&format!("t{n}"))
+    });
+    let process = world.process();
+    thread::scope(|scope| {
+        let fetching = scope.spawn(|| process.token().unwrap());
+        wait_until(|| world.requests() == 1);
+        world.shelf.before(|_| Err("no room".into()));
+        let clock = process.clock.clone();
+        let other = Grant::client_credentials("id2", "s3cr3t");
+        process.authenticator.get_token_by(&other, move || clock.now()).unwrap();
+        world.shelf.calls();
+        world.shelf.works();
+        gate.open();
+        let token = fetching.join().unwrap();
+        assert_eq!(world.shelf.calls(), "give");
+        process.refuse(&token);
+        assert_eq!(world.shelf.calls(), "");
+    });
+}
+
+#[test]
 fn store_that_fails_to_remove_is_told_and_left_alone() {
     let world = World::new();
     let process = world.process();
@@ -523,6 +551,15 @@ fn lease_lasts_half_of_the_time_there_is() {
     process.get_after(HOUR - MINUTE);
     let inline = SECOND * 3;
     assert_eq!(world.shelf.longest_lease(), inline / 2);
+
+    // Or of what the token has left, so that another process can still renew it.
+    let process = world.process_with(|builder| builder.renew_in_background(true));
+    world.shelf.clear();
+    process.get();
+    world.shelf.longest_lease();
+    process.get_after(HOUR - SECOND * 10);
+    wait_until(|| process.told().contains("renewed"));
+    assert_eq!(world.shelf.longest_lease(), SECOND * 5);
 }
 
 #[test]
