@@ -1,7 +1,7 @@
 //! What a call costs: a lookup beside the floor, a fetch beside bare ureq's POST, all in one run.
 //!
-//! `cargo bench`, or `cargo bench -- --quick` for a fast look. Figures are medians of rounds, and a
-//! ratio is the median of the rounds' ratios: on a noisy machine it is the one to compare.
+//! `cargo bench --bench lookup`, with `-- --quick` for a fast look. How to read the figures is told
+//! in `measure/mod.rs`.
 //!
 //! What an API call costs in instructions, which no other load disturbs, is told by valgrind as
 //! `Collected`, for 1000 calls:
@@ -15,6 +15,7 @@
 
 #![expect(unsafe_code, reason = "a counting allocator")]
 
+mod measure;
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the tests")]
 mod support;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 use weseedo_auth::Environment;
 use weseedo_auth::{Authenticator, Grant, ureq};
 
+use crate::measure::{Bench, is_quick, median, print, section, time};
 use crate::support::{Gate, HOUR, Server, token_answer, wait_until};
 
 thread_local! {
@@ -61,11 +63,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-struct Bench {
-    rounds: usize,
-    calls: u32,
-}
-
 fn main() {
     if std::env::args().any(|arg| arg == "--api-calls") {
         let api = Api::new();
@@ -73,12 +70,7 @@ fn main() {
         api.through_bare_ureq(1000);
         return;
     }
-    let quick = std::env::args().any(|arg| arg == "--quick");
-    let bench = if quick {
-        Bench { rounds: 15, calls: 2_000 }
-    } else {
-        Bench { rounds: 101, calls: 20_000 }
-    };
+    let bench = Bench::from_args();
     memory();
     bench.lookups();
     bench.threads();
@@ -88,7 +80,7 @@ fn main() {
     #[cfg(feature = "rustls")]
     bench.misses_over_tls();
     bench.api_calls();
-    for cached in if quick { &[1_000][..] } else { &[1_000, 10_000, 100_000] } {
+    for cached in if is_quick() { &[1_000][..] } else { &[1_000, 10_000, 100_000] } {
         bench.insertions(*cached);
     }
 }
@@ -161,8 +153,10 @@ impl Bench {
 
     fn hit_beside_floor(&self, name: &str, authenticator: &Authenticator, grant: &Grant) {
         let floor = Floor::new();
-        let (hits, floors) = self
-            .by_turns(|| self.time(|| hit(authenticator, grant)), || self.time(|| floor.call()));
+        let (hits, floors) = self.by_turns(
+            || time(self.calls, || hit(authenticator, grant)),
+            || time(self.calls, || floor.call()),
+        );
         print(name, &hits, &floors);
     }
 
@@ -284,15 +278,6 @@ impl Bench {
         });
     }
 
-    /// Runs both once in each round, so that what disturbs one disturbs the other.
-    fn by_turns(&self, ours: impl Fn() -> f64, floor: impl Fn() -> f64) -> (Vec<f64>, Vec<f64>) {
-        (0..self.rounds).map(|_| (ours(), floor())).unzip()
-    }
-
-    fn time(&self, call: impl Fn()) -> f64 {
-        time(self.calls, call)
-    }
-
     /// The time for a call of each thread, from the first start to the last end.
     fn on_threads(&self, threads: usize, call: impl Fn(usize) + Sync) -> f64 {
         let barrier = Barrier::new(threads + 1);
@@ -312,15 +297,6 @@ impl Bench {
             threads.into_iter().map(|thread| thread.join().unwrap()).fold(0.0, f64::max)
         })
     }
-}
-
-/// Nanoseconds for each of so many calls.
-fn time(calls: u32, call: impl Fn()) -> f64 {
-    let start = Instant::now();
-    for _ in 0..calls {
-        call();
-    }
-    start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
 }
 
 /// The token request, by bare ureq.
@@ -400,22 +376,6 @@ impl Floor {
         black_box((Instant::now(), SystemTime::now()));
         black_box(Arc::clone(&self.0.lock().unwrap()));
     }
-}
-
-fn section(title: &str) {
-    println!("\n{title}");
-    println!("{:<44}{:>9}{:>10}{:>8}", "", "ns", "floor ns", "ratio");
-}
-
-fn print(name: &str, ours: &[f64], floor: &[f64]) {
-    let ratios: Vec<_> = ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect();
-    println!("{name:<44}{:>9.1}{:>10.1}{:>8.2}", median(ours), median(floor), median(&ratios));
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 const ID: &str = "b1946ac9-2492-4d23-9c8f-5a1f0c3e7d42";

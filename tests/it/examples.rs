@@ -95,11 +95,25 @@ fn examples_end_well() {
     if cfg!(feature = "rustls") {
         examples.push(("custom_tls", "meetings: []\n"));
     }
+    #[cfg(all(feature = "store", unix))]
+    if crate::redis::redis().is_some() {
+        examples.push(("redis_store", "token requests of 8 processes: 1\n"));
+    }
     for (example, end) in examples {
         let output = run(example, &[]);
         assert!(output.status.success(), "{output:?}");
         assert!(text(&output.stdout).ends_with(end), "{output:?}");
     }
+}
+
+#[test]
+#[cfg(feature = "store")]
+fn redis_store_without_a_server_says_what_to_do() {
+    let output = run("redis_store", &[("PATH", "")]);
+    assert_eq!(text(&output.stdout), "");
+    let advice = "Error: \"install redis-server, or set WESEEDO_REDIS_URL\"\n";
+    assert_eq!(text(&output.stderr), advice);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod events;
 mod examples;
 mod failures;
 mod hostile;
+#[cfg(all(feature = "store", unix))]
+mod redis;
 mod rotation;
 #[cfg(feature = "store")]
 #[expect(dead_code, reason = "most of it is for the unit tests")]

@@ -1,0 +1,448 @@
+//! One token for a fleet: the store of the example `redis_store`, with a real server.
+
+#[path = "../../examples/redis_store.rs"]
+#[expect(dead_code, reason = "its `main` and what that needs")]
+mod redis_store;
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+use std::{env, fs, io, process, thread};
+
+use rcgen::{CertificateParams, KeyPair};
+use redis::FromRedisValue;
+use weseedo_auth::{Authenticator, Builder, Environment, Event, Grant, TokenStore};
+
+use crate::contract;
+use crate::examples::set_variables;
+use crate::support::{HOUR, Server, grant, token_answer, wait_until};
+use redis_store::RedisStore;
+use redis_store::redis_server::{RedisServer, start_on};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Well below the 10 s that a call has: a store's call that fails takes a second.
+const LONGEST: Duration = Duration::from_millis(2500);
+
+impl RedisServer {
+    fn store(&self) -> RedisStore {
+        RedisStore::new(&self.url()).unwrap()
+    }
+
+    /// What it answers to a command, past the store.
+    #[track_caller]
+    fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>());
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        command.query(&mut connection).unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.process = start_on(self.port).unwrap();
+    }
+
+    fn stall(&self) {
+        stall(self.process.id());
+    }
+}
+
+/// From now on the process does nothing, and keeps its connections open.
+fn stall(process: u32) {
+    let status = Command::new("kill").arg("-STOP").arg(process.to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+/// A server of its own for a test; `None`, and a word of it, on a machine that has none.
+pub fn redis() -> Option<RedisServer> {
+    static TOLD: Once = Once::new();
+    match RedisServer::start() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Past the test harness, which shows nothing that is printed where all goes well.
+            TOLD.call_once(|| {
+                let mut stderr = io::stderr();
+                writeln!(stderr, "NOT RUN: the tests with Redis, for want of redis-server")
+                    .unwrap();
+            });
+            None
+        }
+        redis => Some(redis.unwrap()),
+    }
+}
+
+/// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
+fn server() -> Server {
+    Server::answering(|n| token_answer(&format!("t{n}"), HOUR))
+}
+
+#[track_caller]
+fn get(authenticator: &Authenticator) -> String {
+    authenticator.get_token(&grant()).unwrap().access_token().to_owned()
+}
+
+/// What another process gets, which has nothing but the store.
+#[track_caller]
+fn another(server: &Server, store: &RedisStore) -> String {
+    get(&server.builder().store(store.clone()).build().unwrap())
+}
+
+/// An authenticator, and what it tells of its store's failures.
+fn recorded(builder: Builder, store: RedisStore) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&failures);
+    let builder = builder.store(store).on_event(move |event| {
+        if let Event::StoreFailed { error, .. } = event {
+            theirs.lock().unwrap().push(error.to_string());
+        }
+    });
+    (builder.build().unwrap(), failures)
+}
+
+const URL: &str = "WESEEDO_AUTH_TEST_REDIS_URL";
+const BASE_URL: &str = "WESEEDO_AUTH_TEST_BASE_URL";
+const TIMEOUT: &str = "WESEEDO_AUTH_TEST_TIMEOUT";
+
+/// A process that gets a token: this program, told to run a test that knows its part in it.
+fn process(url: &str, server: &Server, timeout: Duration) -> Command {
+    let timeout = timeout.as_millis().to_string();
+    let variables = [(URL, url), (BASE_URL, &server.base_url), (TIMEOUT, &timeout)];
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "redis::processes_that_start_together_make_one_request"]);
+    set_variables(&mut command, &variables).stdout(Stdio::null());
+    command
+}
+
+/// Plays that process's part, if this is one.
+fn is_spawned() -> bool {
+    let Ok(url) = env::var(URL) else { return false };
+    let environment = Environment::Custom(env::var(BASE_URL).unwrap());
+    let timeout = Duration::from_millis(env::var(TIMEOUT).unwrap().parse().unwrap());
+    let builder = Authenticator::builder(environment).timeout(timeout);
+    let store = RedisStore::new(&url).unwrap();
+    get(&builder.store(store).build().unwrap());
+    true
+}
+
+#[test]
+fn processes_that_start_together_make_one_request() {
+    if is_spawned() {
+        return;
+    }
+    let Some(redis) = redis() else { return };
+    let server = Server::answering(|n| {
+        thread::sleep(Duration::from_millis(200));
+        token_answer(&format!("t{n}"), HOUR)
+    });
+    let children: Vec<_> =
+        (0..16).map(|_| process(&redis.url(), &server, SECOND * 10).spawn().unwrap()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(server.connections(), 1);
+    assert_eq!(another(&server, &redis.store()), "t0");
+}
+
+#[test]
+fn contract_is_kept() {
+    let Some(redis) = redis() else { return };
+    contract::check(&redis.store());
+    contract::check_that_leases_end(&redis.store());
+    assert_eq!(redis.ask::<usize>("DBSIZE"), 0);
+}
+
+#[test]
+fn value_is_kept_for_as_long_as_it_is_of_use() {
+    let Some(redis) = redis() else { return };
+    let store = redis.store();
+    store.save("key", b"value", Duration::from_millis(100)).unwrap();
+    wait_until(|| store.load("key").unwrap().is_none());
+    assert_eq!(redis.ask::<usize>("DBSIZE"), 0);
+
+    store.save("key", b"value", Duration::from_nanos(1)).unwrap();
+    store.save("key", b"value", SECOND * 100).unwrap();
+    let left = store.load("key").unwrap().unwrap().left.unwrap();
+    assert!(left <= SECOND * 100 && left > SECOND * 50, "{left:?}");
+    assert!(redis.ask::<bool>("PERSIST weseedo-auth:key"));
+    assert_eq!(store.load("key").unwrap().unwrap().left, None);
+}
+
+#[test]
+fn server_that_is_killed_and_restarted_under_load_costs_no_call() {
+    let Some(mut redis) = redis() else { return };
+    let (server, store) = (server(), redis.store());
+    let (calls, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let start = Instant::now();
+    let wait_for_calls = |more| {
+        let before = calls.load(Ordering::SeqCst);
+        wait_until(|| calls.load(Ordering::SeqCst) >= before + more);
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) && start.elapsed() < SECOND * 60 {
+                    another(&server, &store);
+                    calls.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        wait_for_calls(100);
+        assert_eq!(server.connections(), 1);
+        redis.kill();
+        wait_for_calls(100);
+        assert!(server.connections() > 50, "the endpoint is asked meanwhile");
+        redis.restart();
+        wait_until(|| {
+            let before = server.connections();
+            wait_for_calls(50);
+            server.connections() == before
+        });
+        is_over.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn kept_connection_that_was_closed_is_replaced() {
+    let Some(mut redis) = redis() else { return };
+    let store = redis.store();
+    store.save("key", b"value", HOUR).unwrap();
+    redis.kill();
+    assert!(store.load("key").is_err());
+    redis.restart();
+    store.save("key", b"value", HOUR).unwrap();
+    redis.kill();
+    redis.restart();
+    assert!(store.load("key").unwrap().is_none());
+}
+
+#[test]
+fn stalled_server_holds_up_one_call_for_a_moment_and_none_after_it() {
+    let Some(redis) = redis() else { return };
+    let server = server();
+    let used = redis.store();
+    used.load("key").unwrap();
+    redis.stall();
+    for store in [used, redis.store()] {
+        let (authenticator, failures) = recorded(server.builder(), store);
+        let start = Instant::now();
+        get(&authenticator);
+        assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+        let start = Instant::now();
+        for _ in 0..20 {
+            authenticator.forget(&grant());
+            get(&authenticator);
+        }
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+        assert_eq!(failures.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn stalled_server_holds_up_calls_that_come_together_no_longer_than_one() {
+    let Some(redis) = redis() else { return };
+    let server = server();
+    let authenticator = server.builder().store(redis.store()).build().unwrap();
+    get(&authenticator);
+    redis.stall();
+    thread::scope(|scope| {
+        for n in 0..16 {
+            let authenticator = &authenticator;
+            scope.spawn(move || {
+                let start = Instant::now();
+                let grant = Grant::client_credentials(n.to_string(), "s3cr3t");
+                authenticator.get_token(&grant).unwrap();
+                assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+            });
+        }
+    });
+}
+
+#[test]
+fn server_that_stalls_while_a_token_is_fetched_holds_up_the_call_for_a_moment() {
+    let Some(redis) = redis() else { return };
+    let process = redis.process.id();
+    let server = Server::answering(move |n| {
+        stall(process);
+        token_answer(&format!("t{n}"), HOUR)
+    });
+    let (authenticator, failures) = recorded(server.builder(), redis.store());
+    let start = Instant::now();
+    assert_eq!(get(&authenticator), "t0");
+    assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+    assert_eq!(failures.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn each_call_of_a_stalled_server_takes_a_second_at_most() {
+    let Some(redis) = redis() else { return };
+    let (store, others) = (redis.store(), redis.store());
+    let lease = RefCell::new(others.lease("lease", HOUR).unwrap());
+    store.load("key").unwrap();
+    redis.stall();
+    let calls: [&dyn Fn(); 5] = [
+        &|| assert!(store.load("key").is_err()),
+        &|| assert!(store.save("key", b"value", HOUR).is_err()),
+        &|| assert!(store.remove("key", b"value").is_err()),
+        &|| assert!(store.lease("key", HOUR).is_err()),
+        &|| drop(lease.replace(None)),
+    ];
+    for call in calls {
+        let start = Instant::now();
+        call();
+        assert!(start.elapsed() < SECOND * 3 / 2, "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn connection_that_failed_is_closed_and_not_used_again() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&closed);
+    // The first connection goes silent after the two commands that open it and one more.
+    let server = Server::start(move |n, mut stream| {
+        let (mut block, mut answers) = ([0; 512], 0);
+        while let Ok(length @ 1..) = stream.read(&mut block) {
+            for _ in block[..length].iter().filter(|byte| **byte == b'*') {
+                answers += 1;
+                if n > 0 || answers <= 3 {
+                    stream.write_all(b"+OK\r\n").unwrap();
+                }
+            }
+        }
+        theirs.fetch_add(1, Ordering::SeqCst);
+    });
+    let store = RedisStore::new(&server.base_url.replace("http", "redis")).unwrap();
+    let save = || store.save("key", b"value", HOUR);
+    save().unwrap();
+    assert!(save().is_err());
+    wait_until(|| closed.load(Ordering::SeqCst) == 1);
+    save().unwrap();
+    save().unwrap();
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn evicted_token_is_fetched_anew_by_who_has_none() {
+    let Some(redis) = redis() else { return };
+    let (server, store) = (server(), redis.store());
+    let authenticator = server.builder().store(store.clone()).build().unwrap();
+    assert_eq!(get(&authenticator), "t0");
+    redis.ask::<()>("CONFIG SET maxmemory-policy volatile-lru maxmemory 1");
+    wait_until(|| redis.ask::<usize>("DBSIZE") == 0);
+    redis.ask::<()>("CONFIG SET maxmemory 0");
+    assert_eq!(another(&server, &store), "t1");
+    assert_eq!(get(&authenticator), "t0");
+    assert_eq!(another(&server, &store), "t1");
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn server_that_takes_no_more_costs_no_call() {
+    let Some(redis) = redis() else { return };
+    let server = server();
+    redis.ask::<()>("CONFIG SET maxmemory 1");
+    let (authenticator, failures) = recorded(server.builder(), redis.store());
+    assert_eq!(get(&authenticator), "t0");
+    let failures = failures.lock().unwrap();
+    assert!(failures.len() == 1 && failures[0].contains("maxmemory"), "{failures:?}");
+}
+
+#[test]
+fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most() {
+    let Some(redis) = redis() else { return };
+    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
+    let mut holder = process(&redis.url(), &server, SECOND * 60).spawn().unwrap();
+    wait_until(|| server.connections() == 1);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let builder = server.builder().timeout(SECOND * 4).store(redis.store());
+    let start = Instant::now();
+    assert_eq!(get(&builder.build().unwrap()), "t");
+    assert!(start.elapsed() > SECOND && start.elapsed() < SECOND * 3, "{:?}", start.elapsed());
+    assert_eq!(redis.ask::<usize>("DBSIZE"), 2, "a token and the lease");
+}
+
+#[test]
+fn lease_of_a_killed_process_ends_when_its_time_is_up() {
+    let Some(redis) = redis() else { return };
+    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
+    let mut holder = process(&redis.url(), &server, SECOND * 2).spawn().unwrap();
+    wait_until(|| server.connections() == 1);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let builder = server.builder().timeout(SECOND * 60).store(redis.store());
+    let start = Instant::now();
+    assert_eq!(get(&builder.build().unwrap()), "t");
+    assert!(start.elapsed() < SECOND * 3, "{:?}", start.elapsed());
+}
+
+#[test]
+fn password_and_tls_come_from_the_url() {
+    let Some(redis) = redis() else { return };
+    let directory = env::temp_dir().join(format!("weseedo-auth-redis-tls-{}", process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (key, certificate) = (KeyPair::generate().unwrap(), directory.join("certificate"));
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let der = params.self_signed(&key).unwrap();
+    fs::write(&certificate, pem("CERTIFICATE", der.der())).unwrap();
+    fs::write(directory.join("key"), pem("PRIVATE KEY", &key.serialize_der())).unwrap();
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    redis.ask::<()>(&format!(
+        "CONFIG SET tls-auth-clients no tls-cert-file {0}/certificate tls-key-file {0}/key \
+         tls-port {port} requirepass s3cr3t",
+        directory.display()
+    ));
+
+    let (server, url) = (server(), format!("rediss://:s3cr3t@127.0.0.1:{port}"));
+    let mut process = process(&url, &server, SECOND * 10);
+    assert!(process.env("SSL_CERT_FILE", &certificate).status().unwrap().success());
+    let store = RedisStore::new(&redis.url().replace("//", "//:s3cr3t@")).unwrap();
+    assert_eq!(another(&server, &store), "t0");
+    assert_eq!(server.connections(), 1);
+    let error = RedisStore::new(&url).unwrap().load("key").unwrap_err();
+    assert!(error.to_string().contains("certificate"), "it is trusted by nobody else: {error}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// What OpenSSL reads.
+fn pem(label: &str, der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(48) {
+        for three in line.chunks(3) {
+            let byte = |i| three.get(i).map_or(0, |byte| usize::from(*byte));
+            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+            for i in 0..4 {
+                let digit = char::from(DIGITS[bits >> (18 - 6 * i) & 63]);
+                text.push(if i > three.len() { '=' } else { digit });
+            }
+        }
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
+}
+
+#[test]
+fn wrong_password_is_told_without_it() {
+    let Some(redis) = redis() else { return };
+    redis.ask::<()>("CONFIG SET requirepass s3cr3t");
+    let server = server();
+    let url = redis.url().replace("//", "//:wr0ng@");
+    let (authenticator, failures) = recorded(server.builder(), RedisStore::new(&url).unwrap());
+    assert_eq!(get(&authenticator), "t0");
+    let failures = failures.lock().unwrap();
+    assert_eq!(failures.len(), 1);
+    assert!(
+        !failures[0].contains("wr0ng") && failures[0].contains("uthentication"),
+        "{failures:?}"
+    );
+    let error = RedisStore::new("redis://:wr0ng@:x").err().unwrap();
+    assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
+}
