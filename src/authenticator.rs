@@ -43,11 +43,14 @@ struct Shared {
 }
 
 /// A token to be fetched.
+#[derive(Clone, Copy)]
 struct Errand<'a> {
     grant: &'a Grant,
     /// The one that it is to renew.
     in_hand: Option<&'a Token>,
     deadline: Instant,
+    /// What the first attempt gets at least of the time.
+    first_attempt: Duration,
     /// Whether it holds up a caller who has a token: then one attempt has to do.
     is_brief: bool,
 }
@@ -151,8 +154,7 @@ impl Authenticator {
                 // Hands over to a waiter that has time left.
                 Claim::Fetch(_) if now.monotonic >= deadline() => return Err(self.timed_out()),
                 Claim::Fetch(lead) => {
-                    let errand =
-                        Errand { grant, in_hand: None, deadline: deadline(), is_brief: false };
+                    let errand = Errand::new(grant, None, deadline());
                     return self.fetch(lead, &errand, &clock);
                 }
             }
@@ -178,8 +180,7 @@ impl Authenticator {
             let renew = move || {
                 if let Ok(lead) = take.recv() {
                     let deadline = clock().monotonic + this.0.timeout;
-                    let (grant, in_hand) = (&grant, Some(&in_hand));
-                    let errand = Errand { grant, in_hand, deadline, is_brief: false };
+                    let errand = Errand::new(&grant, Some(&in_hand), deadline);
                     // Its failure is told to those who listen.
                     let _ = this.fetch(lead, &errand, &clock);
                 }
@@ -193,7 +194,7 @@ impl Authenticator {
 
         let time = inline_time(now.until(deadline), token.lifetime().left(now));
         let deadline = now.monotonic + time;
-        let errand = Errand { grant, in_hand: Some(&token), deadline, is_brief: true };
+        let errand = Errand { is_brief: true, ..Errand::new(grant, Some(&token), deadline) };
         self.fetch(lead, &errand, &clock).unwrap_or(token)
     }
 
@@ -205,54 +206,62 @@ impl Authenticator {
         errand: &Errand<'_>,
         clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
-        let start = clock();
         #[cfg(feature = "store")]
-        let (errand, turn) = match self.look(errand, &clock) {
-            Some(Found::Token(token)) => {
-                let now = clock();
-                lead.land(Landing::Token(token.clone()), now);
-                let outcome = Ok(token);
-                self.tell(errand, &outcome, true, start, now);
-                return outcome;
-            }
-            // Its renewal is due again later.
-            Some(Found::BeingRenewed(token)) => return Ok(token),
-            Some(Found::Nothing(turn)) if errand.in_hand.is_none() => {
-                let deadline = turn.deadline(errand.deadline, clock().monotonic);
-                (&Errand { deadline, ..*errand }, Some(turn))
-            }
-            Some(Found::Nothing(turn)) => (errand, Some(turn)),
-            None => (errand, None),
-        };
-        let outcome = self.try_until(errand, &clock);
-        #[cfg(feature = "store")]
-        if let (Some(turn), Ok(token)) = (&turn, &outcome) {
-            turn.seal(token);
+        if let Some(fleet) = &self.0.fleet {
+            return self.fetch_for(fleet, lead, errand, clock);
         }
+        let start = clock();
+        let outcome = self.try_until(errand, &clock);
         let now = clock();
-        let is_out_of_time = now.until(errand.deadline) < NO_TIME;
-        lead.land(
-            match outcome.clone() {
-                Ok(token) => Landing::Token(token),
-                // So short an attempt says too little to those who wait and have more time.
-                Err(error) if is_out_of_time || errand.is_brief => Landing::OutOfTime(error),
-                Err(error) => Landing::Failed(error),
-            },
-            now,
-        );
-        #[cfg(feature = "store")]
-        let failure = turn.and_then(|turn| turn.end(outcome.as_ref().ok(), &clock));
+        errand.land(lead, &outcome, now);
         self.tell(errand, &outcome, false, start, now);
-        #[cfg(feature = "store")]
-        self.tell_of_store(errand.grant, failure);
         outcome
     }
 
-    /// Looks for a token of another process; `None` without a store.
+    /// Fetches for all processes that share a store, unless one of them already has.
     #[cfg(feature = "store")]
-    fn look(&self, errand: &Errand<'_>, clock: impl Fn() -> Moment) -> Option<Found<'_>> {
-        let fleet = self.0.fleet.as_ref()?;
-        Some(fleet.look(errand.grant, errand.in_hand, errand.deadline, clock))
+    fn fetch_for(
+        &self,
+        fleet: &Fleet,
+        lead: Lead,
+        errand: &Errand<'_>,
+        clock: impl Fn() -> Moment,
+    ) -> Result<Token, Error> {
+        let start = clock();
+        let mut errand = *errand;
+        let is_renewal = errand.in_hand.is_some();
+        let (found, mut turn) = fleet.look(errand.grant, errand.in_hand, errand.deadline, &clock);
+        let (outcome, is_from_store) = match found {
+            Found::Token(token) => (Ok(token), true),
+            // It is due again later.
+            Found::BeingRenewed(token) => return Ok(token),
+            Found::Nothing => {
+                if !is_renewal {
+                    // What the store has taken must not cost the call.
+                    errand.deadline = turn.deadline(errand.deadline, clock().monotonic);
+                    errand.first_attempt = self.0.timeout / 2;
+                }
+                match self.try_until(&errand, &clock) {
+                    Ok(token) => {
+                        turn.seal(&token);
+                        (Ok(token), false)
+                    }
+                    Err(error) if is_renewal || !error.is_transient() => (Err(error), false),
+                    // Another process may have been luckier meanwhile.
+                    Err(error) => match turn.look_again(&clock) {
+                        Some(token) => (Ok(token), true),
+                        None => (Err(error), false),
+                    },
+                }
+            }
+        };
+        let now = clock();
+        errand.land(lead, &outcome, now);
+        let fetched = outcome.as_ref().ok().filter(|_| !is_from_store);
+        let failure = turn.end(fetched, &clock);
+        self.tell(&errand, &outcome, is_from_store, start, now);
+        self.tell_of_store(errand.grant, failure);
+        outcome
     }
 
     #[cfg(feature = "store")]
@@ -305,7 +314,8 @@ impl Authenticator {
                 return Err(answer.unwrap_or_else(|| self.timed_out()));
             }
             let is_last = retry == retries;
-            let time = if is_last { left } else { left / 2 };
+            let at_least = if retry == 0 { errand.first_attempt } else { Duration::ZERO };
+            let time = if is_last { left } else { left.min(at_least.max(left / 2)) };
             let error = match self.0.endpoint.fetch(grant, time, &clock) {
                 Ok(token) => return Ok(token),
                 Err(error) => error,
@@ -336,11 +346,12 @@ impl Authenticator {
     ///
     /// Threads that had the same token refused may all call this; one new token is fetched for all
     /// of them. That token is not forgotten for a refusal within 10 s of its arrival, so that an
-    /// API path which refuses every token costs a token request in 10 s, not one a call.
+    /// API path which refuses every token costs a token request in 10 s, not one a call; unless it
+    /// was asked for before the refusal, and may have been revoked as well.
     /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) do this on their own.
     ///
-    /// A token that is forgotten is also removed from the store, if there is one, and is never taken
-    /// from there again.
+    /// A token that is forgotten is also removed from the store, if there is one, which is waited
+    /// for, and one that was refused is not taken from there again.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
         self.invalidate_by(grant, token, Moment::now);
     }
@@ -405,7 +416,8 @@ impl Authenticator {
     ///
     /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). Where that
     /// is not done, since it has just replaced another refused one, there is no second call. A
-    /// second 401 is returned as it is.
+    /// second 401 is returned as it is, but for a token that was asked for before the first refusal,
+    /// by a renewal under way or by another process: then there is a third call.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
@@ -443,14 +455,43 @@ impl Authenticator {
         grant: &Grant,
         mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
     ) -> Result<T, ureq::Error> {
-        let token = self.get_token(grant).map_err(Error::into_ureq)?;
-        let outcome = call(&token);
-        if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
-            return outcome;
+        let mut token = self.get_token(grant).map_err(Error::into_ureq)?;
+        let mut outcome = call(&token);
+        let refused = Instant::now();
+        for _ in 0..2 {
+            if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
+                break;
+            }
+            self.invalidate(grant, &token);
+            let another = self.get_token(grant).map_err(Error::into_ureq)?;
+            if another.ptr_eq(&token) {
+                break;
+            }
+            outcome = call(&another);
+            if another.lifetime().start().monotonic >= refused {
+                break;
+            }
+            // It is as old as the refused one, and may have been revoked together with it.
+            token = another;
         }
-        self.invalidate(grant, &token);
-        let another = self.get_token(grant).map_err(Error::into_ureq)?;
-        if another.ptr_eq(&token) { outcome } else { call(&another) }
+        outcome
+    }
+}
+
+impl<'a> Errand<'a> {
+    fn new(grant: &'a Grant, in_hand: Option<&'a Token>, deadline: Instant) -> Self {
+        Self { grant, in_hand, deadline, first_attempt: Duration::ZERO, is_brief: false }
+    }
+
+    fn land(&self, lead: Lead, outcome: &Result<Token, Error>, now: Moment) {
+        let is_out_of_time = now.until(self.deadline) < NO_TIME;
+        let landing = match outcome.clone() {
+            Ok(token) => Landing::Token(token),
+            // So short an attempt says too little to those who wait and have more time.
+            Err(error) if is_out_of_time || self.is_brief => Landing::OutOfTime(error),
+            Err(error) => Landing::Failed(error),
+        };
+        lead.land(landing, now);
     }
 }
 

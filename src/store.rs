@@ -5,6 +5,7 @@ mod seal;
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
+use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,15 +15,12 @@ use ring::aead::NONCE_LEN;
 
 use crate::clock::{Moment, Span};
 use crate::grant::Grant;
-use crate::jitter;
 pub use crate::store::file::FileStore;
 use crate::store::seal::Seal;
 use crate::token::Token;
 
 /// How long a store is left alone that failed or was slow.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
-/// What any store can tell from nothing.
-const LEAST_LEASE: Duration = Duration::from_millis(1);
 /// Of how many tokens it is remembered when they are over.
 const MAX_ENDS: usize = 4096;
 
@@ -159,8 +157,9 @@ pub(crate) struct Fleet {
 #[derive(Default)]
 struct State {
     left_alone_until: Option<Instant>,
-    /// When the calls began that have not come back.
-    calls: Vec<Instant>,
+    /// When the calls began that have not come back, and in which process: after a `fork` nobody is
+    /// left in the child to end them.
+    calls: Vec<(u32, Instant)>,
     /// When the tokens that this process took from the store, or saved, are over for it, by their
     /// nonces: one that the API refused, at once. To load one again prolongs nothing, whatever the
     /// clocks say.
@@ -168,16 +167,16 @@ struct State {
 }
 
 /// What came of looking for the fleet's token.
-pub(crate) enum Found<'a> {
+pub(crate) enum Found {
     /// One that is better than the one in hand.
     Token(Token),
     /// None: this process is to fetch one.
-    Nothing(Turn<'a>),
+    Nothing,
     /// None, but another process is renewing the one in hand, which this is.
     BeingRenewed(Token),
 }
 
-/// A process's turn to fetch the fleet's token.
+/// A process's turn to get the fleet's token, from the store or for it.
 pub(crate) struct Turn<'a> {
     fleet: &'a Fleet,
     seal: Seal,
@@ -205,17 +204,17 @@ impl Fleet {
         in_hand: Option<&Token>,
         deadline: Instant,
         clock: impl Fn() -> Moment,
-    ) -> Found<'_> {
+    ) -> (Found, Turn<'_>) {
         let seal = Seal::new(&self.token_endpoint, grant);
         let mut turn = Turn { fleet: self, seal, lease: None, is_left_alone: true, failure: None };
+        let mut found = Found::Nothing;
         if !self.is_left_alone(clock().monotonic) {
             match turn.look(in_hand, deadline, clock) {
-                Ok(Some(found)) => return found,
-                Ok(None) => turn.is_left_alone = false,
+                Ok(looked) => (found, turn.is_left_alone) = (looked, false),
                 Err(error) => turn.failure = Some(error),
             }
         }
-        Found::Nothing(turn)
+        (found, turn)
     }
 
     /// Notes that the API refused a token, so that it is never taken from the store again.
@@ -240,24 +239,27 @@ impl Fleet {
         self.call(clock, |store| store.remove(&name, sealed)).err()
     }
 
-    /// Notes how a new token, which nobody else has yet, is sealed.
-    fn keep(&self, token: &Token, sealed: Vec<u8>) {
-        self.note_end(&sealed, token.lifetime().end());
+    /// Notes how a new token, which nobody else has yet, is sealed. Returns when it is over.
+    fn keep(&self, token: &Token, sealed: Vec<u8>) -> Moment {
+        let end = self.note_end(&sealed, token.lifetime().end());
         let _ = token.sealed().set(sealed);
+        end
     }
 
-    /// Notes when a token is over for this process, unless that is known to be sooner.
-    fn note_end(&self, sealed: &[u8], end: Moment) {
-        let Some(nonce) = sealed.first_chunk() else { return };
+    /// Notes when a token is over for this process, unless that is known to be sooner, and returns
+    /// which it is.
+    fn note_end(&self, sealed: &[u8], end: Moment) -> Moment {
+        let Some(nonce) = sealed.first_chunk() else { return end };
         let ends = &mut self.lock().ends;
         if let Some((_, known)) = ends.iter_mut().find(|(known, _)| known == nonce) {
             *known = known.or_earlier(end);
-            return;
+            return *known;
         }
         if ends.len() == MAX_ENDS {
             ends.pop_front();
         }
         ends.push_back((*nonce, end));
+        end
     }
 
     /// What a token has left as far as this process knows it.
@@ -271,7 +273,9 @@ impl Fleet {
     fn is_left_alone(&self, now: Instant) -> bool {
         let state = self.lock();
         state.left_alone_until.is_some_and(|until| now < until)
-            || state.calls.iter().any(|start| now.saturating_duration_since(*start) > self.patience)
+            || state.calls.iter().any(|(process, start)| {
+                now.saturating_duration_since(*start) > self.patience && *process == process::id()
+            })
     }
 
     /// Calls the store. If it fails or takes too long, it is left alone from then on.
@@ -281,8 +285,9 @@ impl Fleet {
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let start = clock().monotonic;
-        self.lock().calls.push(start);
-        let ended = Ended { fleet: self, start };
+        let entry = (process::id(), start);
+        self.lock().calls.push(entry);
+        let ended = Ended { fleet: self, entry };
         let mut outcome = call(&*self.store);
         drop(ended);
         let now = clock().monotonic;
@@ -306,57 +311,76 @@ impl Fleet {
 /// Ends a call of the store, also one that panics.
 struct Ended<'a> {
     fleet: &'a Fleet,
-    start: Instant,
+    entry: (u32, Instant),
 }
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let calls = &mut self.fleet.lock().calls;
-        if let Some(i) = calls.iter().position(|start| *start == self.start) {
+        if let Some(i) = calls.iter().position(|entry| *entry == self.entry) {
             calls.swap_remove(i);
         }
     }
 }
 
-impl<'a> Turn<'a> {
-    /// Returns `None` where this process is to ask the token endpoint.
+impl Turn<'_> {
     fn look(
         &mut self,
         in_hand: Option<&Token>,
         deadline: Instant,
         clock: impl Fn() -> Moment,
-    ) -> Result<Option<Found<'a>>, StoreError> {
+    ) -> Result<Found, StoreError> {
+        let time = clock().until(deadline);
         if let Some(token) = self.load(in_hand, &clock)? {
-            return Ok(Some(Found::Token(token)));
+            return Ok(Found::Token(token));
         }
-        let patience = jitter::shortened(policy::share(clock().until(deadline)));
-        let start = clock().monotonic;
+        let start = clock();
+        let patience = policy::patience(start.until(deadline));
         loop {
             let now = clock();
-            let token_left = in_hand.map_or(Duration::MAX, |token| token.lifetime().left(now));
-            let at_most = policy::share(now.until(deadline).min(token_left)).max(LEAST_LEASE);
+            // A renewal by its caller is short: three calls as slow as this one would take too much
+            // of it.
+            if in_hand.is_some() && now.until(deadline) < time * 5 / 6 {
+                return Ok(Found::Nothing);
+            }
+            let token_left = in_hand.map(|token| token.lifetime().left(now));
+            let at_most = policy::lease(now.until(deadline), token_left);
             let name = self.seal.name();
             self.lease = self.fleet.call(&clock, |store| store.lease(&name, at_most))?;
             // Who had the lease may have saved a token since.
             if let Some(token) = self.load(in_hand, &clock)? {
-                return Ok(Some(Found::Token(token)));
+                return Ok(Found::Token(token));
             }
             if self.lease.is_some() {
-                return Ok(None);
+                return Ok(Found::Nothing);
             }
-            if let Some(token) = in_hand {
+            if let (Some(token), Some(token_left)) = (in_hand, token_left) {
                 let window = token.lifetime().window(self.fleet.refresh_before);
-                let is_left = policy::is_left_to_holder(token_left, window);
-                return Ok(is_left.then(|| Found::BeingRenewed(token.clone())));
+                return Ok(if policy::is_left_to_holder(token_left, window) {
+                    Found::BeingRenewed(token.clone())
+                } else {
+                    Found::Nothing
+                });
             }
             let asked = clock().monotonic;
-            let left = patience.saturating_sub(asked.saturating_duration_since(start));
+            let left = patience.saturating_sub(start.until(asked));
             // To ask a slow store again would take the endpoint's time.
             if left <= now.until(asked) {
-                return Ok(None);
+                return Ok(Found::Nothing);
             }
             thread::sleep(policy::pause().min(left));
         }
+    }
+
+    /// Looks once more for the token of another process, after the endpoint gave none.
+    pub(crate) fn look_again(&mut self, clock: impl Fn() -> Moment) -> Option<Token> {
+        if self.is_left_alone || self.fleet.is_left_alone(clock().monotonic) {
+            return None;
+        }
+        self.load(None, clock).unwrap_or_else(|error| {
+            self.failure = Some(error);
+            None
+        })
     }
 
     /// Loads the fleet's token, if it is one to be taken.
@@ -383,8 +407,9 @@ impl<'a> Turn<'a> {
             return Ok(None);
         }
         let token = Token::new(&opened.access_token, opened.expires, lifetime);
-        fleet.keep(&token, stored.sealed);
-        Ok(Some(token))
+        let end = fleet.keep(&token, stored.sealed);
+        // It may have been refused meanwhile, or over before it was here.
+        Ok(Some(token).filter(|_| clock().is_before(end)))
     }
 
     /// Until when the token endpoint may take for a call that has no token in hand: a store that
@@ -408,16 +433,21 @@ impl<'a> Turn<'a> {
     }
 
     /// Saves a token that was fetched, gives the lease back, and returns how the store failed in
-    /// this turn.
+    /// this turn. Nobody waits for that but the caller: the token has landed.
     pub(crate) fn end(
         mut self,
-        token: Option<&Token>,
+        fetched: Option<&Token>,
         clock: impl Fn() -> Moment,
     ) -> Option<StoreError> {
-        if let Some(sealed) = token.and_then(|token| token.sealed().get()) {
-            self.failure = self.save(sealed, clock).err();
-        }
-        self.failure
+        let sealed = fetched.and_then(|token| token.sealed().get());
+        let saved = sealed.map_or(Ok(()), |sealed| self.save(sealed, &clock));
+        let given_back = self.lease.take().map_or(Ok(()), |lease| {
+            self.fleet.call(clock, |_| {
+                drop(lease);
+                Ok(())
+            })
+        });
+        self.failure.or(saved.err()).or(given_back.err())
     }
 
     fn save(&self, sealed: &[u8], clock: impl Fn() -> Moment) -> Result<(), StoreError> {

@@ -20,7 +20,6 @@ const REFRESH_BEFORE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_REQUEST: Duration = Duration::from_millis(200);
 const STORE_CALL: Duration = Duration::from_millis(1);
-const LEAST_LEASE: Duration = Duration::from_millis(1);
 /// The first hour, in which all processes start, and those that are averaged.
 const HOURS: usize = 1 + 24;
 
@@ -215,7 +214,7 @@ impl Fleet {
                     return self.hold(i, now, lifetime);
                 }
                 let turn = &mut self.processes[i].turn;
-                turn.patience = jitter::shortened(policy::share(turn.deadline.saturating_sub(now)));
+                turn.patience = policy::patience(turn.deadline.saturating_sub(now));
                 turn.start = now;
                 self.step(now, i, Step::Asks);
             }
@@ -225,10 +224,10 @@ impl Fleet {
             }
             Step::Leased => {
                 if self.lease.as_ref().is_none_or(|lease| lease.until <= now) {
-                    let token_left = self.token_left_when_asked(i).unwrap_or(Duration::MAX);
+                    let token_left = self.token_left_when_asked(i);
                     let turn = &mut self.processes[i].turn;
-                    let time = turn.deadline.saturating_sub(turn.asked).min(token_left);
-                    let at_most = policy::share(time).max(LEAST_LEASE);
+                    let time = turn.deadline.saturating_sub(turn.asked);
+                    let at_most = policy::lease(time, token_left);
                     turn.has_lease = true;
                     self.lease = Some(Lease { holder: i, until: now + at_most });
                 }

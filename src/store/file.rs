@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Duration;
 
 use crate::read;
@@ -29,7 +30,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// it. The lease is the operating system's lock, which ends with its process; where the file system
 /// has none, processes that need a token at the same time all ask for one.
 ///
-/// Files of grants that are no longer used stay behind, and may be deleted at any time.
+/// Files of grants that are no longer used stay behind. They may be deleted, but for the locks of
+/// processes that run.
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
@@ -55,11 +57,8 @@ impl FileStore {
             // Not what a link leads to, and no pipe, which would keep its reader waiting.
             if metadata.is_file() { File::open(&path).map(Some) } else { Ok(None) }
         });
-        let file = match file {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            file => file?,
-        };
         let mut buffer = vec![0; MAX_SEALED + 1];
+        let file = if_there(file)?.flatten();
         file.map(|file| Ok(read::until_full(file, &mut buffer)?.to_vec())).transpose()
     }
 
@@ -84,15 +83,13 @@ impl FileStore {
         // Nobody can save in its place while it is looked at again.
         let path = self.path(key)?;
         let temporary = temporary(&path);
-        match fs::rename(&path, &temporary) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            renamed => renamed?,
-        }
-        if fs::read(&temporary)? != sealed {
+        if_there(fs::rename(&path, &temporary))?;
+        // If it is old, another process may take it for abandoned, and remove it.
+        if if_there(fs::read(&temporary))?.is_some_and(|found| found != sealed) {
             // A newer one, which goes back, unless there is one that is newer still.
             let _ = fs::hard_link(&temporary, &path);
         }
-        fs::remove_file(temporary)
+        if_there(fs::remove_file(temporary)).map(|_| ())
     }
 
     fn lock(&self, key: &str) -> io::Result<Option<Lease>> {
@@ -154,9 +151,19 @@ impl TokenStore for FileStore {
     }
 }
 
-/// A name beside `path` that nobody else uses.
+/// A name beside `path` that nobody else uses, not even a process that was forked from this one and
+/// has its random numbers.
 fn temporary(path: &Path) -> PathBuf {
-    path.with_extension(format!("{:016x}.tmp", RandomState::new().hash_one(())))
+    let (process, random) = (process::id(), RandomState::new().hash_one(()));
+    path.with_extension(format!("{process:x}-{random:016x}.tmp"))
+}
+
+/// `None` for what is not there.
+fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Creates a file for its owner only. What was there is neither opened nor followed.
@@ -178,6 +185,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_directory(parent)?;
     }
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     builder.mode(0o700);

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::jitter;
 
+/// What any store can tell from nothing.
+const LEAST_LEASE: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a stored token has left: the least of what the store says, what this machine's wall clock
@@ -29,16 +31,24 @@ pub(crate) fn is_taken(left: Duration, window: Duration, in_hand: Option<Duratio
     }
 }
 
-/// Of the time that there is, how much another process gets to fetch a token for all: the lease lasts
-/// no longer, and nobody waits longer for who has it.
-pub(crate) fn share(time: Duration) -> Duration {
-    time / 2
+/// How long a lease lasts: a quarter of the time that there is for a fetch, so that those who wait can
+/// still have it if its holder dies; and half of what the token in hand has left, so that another
+/// process can renew it then.
+pub(crate) fn lease(time: Duration, token_left: Option<Duration>) -> Duration {
+    (time / 4).min(token_left.unwrap_or(time) / 2).max(LEAST_LEASE)
 }
 
-/// Whether a renewal leaves it to the process that has the lease. No lease lasts so long that it is
-/// still another's in the second half of the window, unless nobody gives it back.
+/// How long to wait for a token of who has the lease: half of the time that there is, less a random
+/// part, so that those who wait for one who died don't all ask at once.
+pub(crate) fn patience(time: Duration) -> Duration {
+    jitter::shortened(time / 2)
+}
+
+/// Whether a renewal leaves it to the process that has the lease. Leases are so short that others
+/// have had it by the last eighth of the window, unless nobody ever gives it back; then each goes
+/// without it, at a moment of its own.
 pub(crate) fn is_left_to_holder(token_left: Duration, window: Duration) -> bool {
-    token_left > window / 2
+    token_left > jitter::part_of(window / 8)
 }
 
 /// How long to wait before a store is asked again: 50 to 100 ms.
@@ -76,9 +86,28 @@ mod tests {
     }
 
     #[test]
-    fn renewal_is_left_to_the_holder_of_the_lease_in_the_first_half_of_the_window() {
-        assert!(is_left_to_holder(MINUTE * 3, MINUTE * 5));
-        assert!(!is_left_to_holder(MINUTE * 2, MINUTE * 5));
+    fn lease_leaves_others_time() {
+        assert_eq!(lease(MINUTE, None), MINUTE / 4);
+        assert_eq!(lease(MINUTE, Some(MINUTE)), MINUTE / 4);
+        assert_eq!(lease(MINUTE, Some(MINUTE / 3)), MINUTE / 6);
+        assert_eq!(lease(Duration::ZERO, None), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn patience_is_half_of_the_time_less_a_random_quarter() {
+        let all: Vec<_> = (0..1000).map(|_| patience(MINUTE)).collect();
+        let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        assert!((MINUTE * 3 / 8..MINUTE * 4 / 10).contains(least), "{least:?}");
+        assert!((MINUTE * 48 / 100..=MINUTE / 2).contains(most), "{most:?}");
+    }
+
+    #[test]
+    fn renewal_is_left_to_the_holder_of_the_lease_until_the_window_is_nearly_over() {
+        let (window, tries) = (MINUTE * 8, 0..1000);
+        assert!(tries.clone().all(|_| is_left_to_holder(MINUTE, window)));
+        assert!(!is_left_to_holder(Duration::ZERO, window));
+        let left = tries.filter(|_| is_left_to_holder(MINUTE / 2, window)).count();
+        assert!((400..600).contains(&left), "{left} of 1000 go on waiting half-way");
     }
 
     #[test]

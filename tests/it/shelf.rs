@@ -13,8 +13,8 @@ pub struct Shelf(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     values: Mutex<HashMap<String, Stored>>,
-    leases: Arc<Mutex<HashSet<String>>>,
-    calls: Arc<Mutex<Vec<&'static str>>>,
+    leases: Mutex<HashSet<String>>,
+    calls: Mutex<Vec<&'static str>>,
     longest_lease: Mutex<Duration>,
     before: Mutex<Option<Arc<Before>>>,
 }
@@ -97,11 +97,10 @@ impl TokenStore for Shelf {
         if !self.0.leases.lock().unwrap().insert(key.to_owned()) {
             return Ok(None);
         }
-        let (leases, calls) = (Arc::clone(&self.0.leases), Arc::clone(&self.0.calls));
-        let key = key.to_owned();
+        let (this, key) = (self.clone(), key.to_owned());
         Ok(Some(Lease::new(move || {
-            calls.lock().unwrap().push("give");
-            leases.lock().unwrap().remove(&key);
+            let _ = this.called("give");
+            this.0.leases.lock().unwrap().remove(&key);
         })))
     }
 }

@@ -543,20 +543,28 @@ fn lease_that_is_never_free_costs_no_call() {
 }
 
 #[test]
-fn lease_lasts_half_of_the_time_there_is() {
-    let world = World::new();
-    let process = world.process();
-    process.get();
-    assert_eq!(world.shelf.longest_lease(), SECOND * 30);
-    process.get_after(HOUR - MINUTE);
-    let inline = SECOND * 3;
-    assert_eq!(world.shelf.longest_lease(), inline / 2);
-
-    // Or of what the token has left, so that another process can still renew it.
-    let process = world.process_with(|builder| builder.renew_in_background(true));
+fn who_has_waited_in_vain_gives_the_endpoint_half_of_the_time() {
+    let slow = Duration::from_millis(1500);
+    let world = World::answering(move |n| {
+        if n > 0 {
+            thread::sleep(slow);
+        }
+        token_for_an_hour(&format!("t{n}"))
+    });
+    world.process().get();
+    let _dead = world.shelf.lease(&world.shelf.value().0, MINUTE).unwrap();
     world.shelf.clear();
+    let process = world.process_with(|builder| builder.timeout(SECOND * 4).retries(2));
+    let token = process.authenticator.get_token(&process.grant).unwrap();
+    assert_eq!(token.access_token(), "t1");
+}
+
+#[test]
+fn lease_lasts_so_short_that_others_have_time_after_it() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.renew_in_background(true));
     process.get();
-    world.shelf.longest_lease();
+    assert_eq!(world.shelf.longest_lease(), MINUTE / 4);
     process.get_after(HOUR - SECOND * 10);
     wait_until(|| process.told().contains("renewed"));
     assert_eq!(world.shelf.longest_lease(), SECOND * 5);
@@ -570,15 +578,113 @@ fn renewal_does_not_wait_for_the_lease_and_is_due_again() {
     let (key, _) = world.shelf.value();
     let theirs = world.shelf.lease(&key, MINUTE).unwrap();
     world.shelf.calls();
-    // The window began within the last five minutes, and three are in its first half for sure.
     assert_eq!(process.get_after(HOUR - MINUTE * 3), "t0");
     assert_eq!(world.shelf.calls(), "load lease load");
     assert_eq!(process.get(), "t0");
     assert_eq!(world.shelf.calls(), "", "left alone for a tenth of the window");
     assert_eq!(process.told(), "fetched from endpoint");
-    assert_eq!(process.get_after(SECOND * 30), "t1", "the lease is not waited for to the end");
-    assert_eq!(process.told(), "renewed from endpoint");
     drop(theirs);
+    assert_eq!(process.get_after(SECOND * 30), "t1");
+}
+
+#[test]
+fn renewal_goes_without_a_lease_that_is_never_free_before_the_token_is_over() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.renew_in_background(true));
+    process.get();
+    let _dead = world.shelf.lease(&world.shelf.value().0, MINUTE).unwrap();
+    process.get_after(HOUR - Duration::from_millis(1));
+    wait_until(|| process.get() == "t1");
+}
+
+#[test]
+fn renewal_by_the_caller_leaves_the_endpoint_time_beside_a_slow_store() {
+    let world = World::new();
+    let process = world.process();
+    process.get();
+    world.shelf.calls();
+    let clock = process.clock.clone();
+    world.shelf.before(move |_| {
+        clock.advance(SECOND, SECOND);
+        Ok(())
+    });
+    assert_eq!(process.get_after(HOUR - MINUTE), "t1");
+    assert_eq!(world.shelf.calls(), "load save");
+}
+
+#[test]
+fn token_that_is_over_when_it_is_here_is_not_taken() {
+    let world = World::new();
+    world.process().get();
+    let (key, mut value) = world.shelf.value();
+    value.left = Some(SECOND * 5);
+    world.shelf.put(&key, value);
+    let process = world.process();
+    let clock = process.clock.clone();
+    world.shelf.before(move |_| {
+        clock.advance(SECOND * 5, SECOND * 5);
+        Ok(())
+    });
+    assert_eq!(process.get(), "t1");
+}
+
+#[test]
+fn token_that_another_process_got_meanwhile_is_taken_where_the_endpoint_gives_none() {
+    let stored = Arc::new(Mutex::new(None::<(Shelf, String, Stored)>));
+    let theirs = Arc::clone(&stored);
+    let world = World::answering(move |n| match (n, &*theirs.lock().unwrap()) {
+        (0, _) => token_for_an_hour("t0"),
+        (_, Some((shelf, key, value))) => {
+            shelf.put(key, value.clone());
+            answer("503 Busy", "", "")
+        }
+        _ => panic!("too early"),
+    });
+    world.process().get();
+    let (key, value) = world.shelf.value();
+    world.shelf.clear();
+    *stored.lock().unwrap() = Some((world.shelf.clone(), key, value));
+    let process = world.process();
+    assert_eq!(process.get(), "t0");
+    assert_eq!(process.told(), "fetched from store");
+    assert_eq!(world.shelf.calls().matches("save").count(), 1, "it is there already");
+}
+
+#[test]
+fn lease_that_is_given_back_slowly_holds_up_one_call_in_30_s_and_nobody_who_waits() {
+    let world = World::new();
+    let process = world.process();
+    let clock = process.clock.clone();
+    world.shelf.before(move |call| {
+        if call == "give" {
+            clock.advance(SECOND * 16, SECOND * 16);
+        }
+        Ok(())
+    });
+    process.get();
+    let told =
+        "fetched from endpoint, store failed: took 16.0s, longer than a quarter of the timeout";
+    assert_eq!(process.told(), told);
+    process.authenticator.clear();
+    process.get();
+    assert_eq!(process.told(), "fetched from endpoint");
+}
+
+#[test]
+fn call_with_a_token_goes_on_past_one_that_was_revoked_with_the_first() {
+    let world = World::new();
+    let (first, second) = (world.process(), world.process());
+    let authenticator = &second.authenticator;
+    authenticator.get_token(&second.grant).unwrap();
+    world.shelf.clear();
+    assert_eq!(first.get(), "t1");
+    let mut calls = Vec::new();
+    let outcome = authenticator.with_token(&second.grant, |token| {
+        calls.push(token.access_token().to_owned());
+        if token.access_token() == "t2" { Ok(()) } else { Err(ureq::Error::StatusCode(401)) }
+    });
+    assert!(outcome.is_ok());
+    assert_eq!(calls, ["t0", "t1", "t2"]);
 }
 
 #[test]
