@@ -230,7 +230,9 @@ impl Authenticator {
         let start = clock();
         let mut errand = *errand;
         let is_renewal = errand.in_hand.is_some();
-        let (found, mut turn) = fleet.look(errand.grant, errand.in_hand, errand.deadline, &clock);
+        let expect = |by| lead.expect(by);
+        let Errand { grant, in_hand, deadline, .. } = errand;
+        let (found, mut turn) = fleet.look(grant, in_hand, deadline, expect, &clock);
         let (outcome, is_from_store) = match found {
             Found::Token(token) => (Ok(token), true),
             // It is due again later.
@@ -248,7 +250,7 @@ impl Authenticator {
                     }
                     Err(error) if is_renewal || !error.is_transient() => (Err(error), false),
                     // Another process may have been luckier meanwhile.
-                    Err(error) => match turn.look_again(&clock) {
+                    Err(error) => match turn.look_again(expect, &clock) {
                         Some(token) => (Ok(token), true),
                         None => (Err(error), false),
                     },

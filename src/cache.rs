@@ -10,6 +10,8 @@ use std::hash::BuildHasherDefault;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "store")]
+use std::time::Instant;
 
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
@@ -228,6 +230,12 @@ impl Lead {
     pub(crate) fn land(mut self, landing: Landing, now: Moment) {
         self.finish(landing, now);
         self.cache.sweep(now);
+    }
+
+    /// Sets by when others take over unless it is heard of; `None` for its usual time.
+    #[cfg(feature = "store")]
+    pub(crate) fn expect(&self, by: Option<Instant>) {
+        self.flight.iter().for_each(|flight| flight.expect(by));
     }
 
     fn finish(&mut self, landing: Landing, now: Moment) {

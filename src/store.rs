@@ -56,8 +56,8 @@ impl fmt::Debug for Stored {
 ///
 /// # What an implementation must do
 ///
-/// - Bound each call in time, a look-up of a host name and a new connection included: the calling
-///   thread waits for it. Stay well below a quarter of [`Builder::timeout`](super::Builder::timeout)
+/// - Bound each call in time, a look-up of a host name, a new connection and the giving back of a
+///   lease included: the calling thread waits for it. Stay well below a quarter of [`Builder::timeout`](super::Builder::timeout)
 ///   (2.5 s by default), after which a store counts as failed.
 /// - Bear calls from many threads at once, and not panic: the panic would be that of the call which
 ///   needed a token.
@@ -67,7 +67,7 @@ impl fmt::Debug for Stored {
 /// - Make what was saved visible to all processes before the lease is given back.
 /// - Remove only if the value is still the one that is given, in one step.
 /// - Give a lease to one process at a time, and free it when its time is up, or else when its holder
-///   has died. Give it back only if it is still held.
+///   has died. Give it back only if it is still held, and without a panic.
 /// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
 ///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep
 ///   passwords out of its text.
@@ -197,19 +197,21 @@ impl Fleet {
         Self { store, token_endpoint, patience, refresh_before, state: Mutex::default() }
     }
 
-    /// Looks for the fleet's token, and else for the turn to fetch it.
+    /// Looks for the fleet's token, and else for the turn to fetch it. `expect` is told by when each
+    /// call of the store is to be over, and when it is.
     pub(crate) fn look(
         &self,
         grant: &Grant,
         in_hand: Option<&Token>,
         deadline: Instant,
+        expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> (Found, Turn<'_>) {
         let seal = Seal::new(&self.token_endpoint, grant);
         let mut turn = Turn { fleet: self, seal, lease: None, is_left_alone: true, failure: None };
         let mut found = Found::Nothing;
         if !self.is_left_alone(clock().monotonic) {
-            match turn.look(in_hand, deadline, clock) {
+            match turn.look(in_hand, deadline, expect, clock) {
                 Ok(looked) => (found, turn.is_left_alone) = (looked, false),
                 Err(error) => turn.failure = Some(error),
             }
@@ -236,7 +238,7 @@ impl Fleet {
             return None;
         }
         let name = Seal::new(&self.token_endpoint, grant).name();
-        self.call(clock, |store| store.remove(&name, sealed)).err()
+        self.call(clock, |_| {}, |store| store.remove(&name, sealed)).err()
     }
 
     /// Notes how a new token, which nobody else has yet, is sealed. Returns when it is over.
@@ -274,7 +276,7 @@ impl Fleet {
         let state = self.lock();
         state.left_alone_until.is_some_and(|until| now < until)
             || state.calls.iter().any(|(process, start)| {
-                now.saturating_duration_since(*start) > self.patience && *process == process::id()
+                now.saturating_duration_since(*start) >= self.patience && *process == process::id()
             })
     }
 
@@ -282,13 +284,16 @@ impl Fleet {
     fn call<T>(
         &self,
         clock: impl Fn() -> Moment,
+        expect: impl Fn(Option<Instant>),
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let start = clock().monotonic;
         let entry = (process::id(), start);
         self.lock().calls.push(entry);
         let ended = Ended { fleet: self, entry };
+        expect(start.checked_add(self.patience));
         let mut outcome = call(&*self.store);
+        expect(None);
         drop(ended);
         let now = clock().monotonic;
         let took = now.saturating_duration_since(start);
@@ -328,10 +333,11 @@ impl Turn<'_> {
         &mut self,
         in_hand: Option<&Token>,
         deadline: Instant,
+        expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> Result<Found, StoreError> {
         let time = clock().until(deadline);
-        if let Some(token) = self.load(in_hand, &clock)? {
+        if let Some(token) = self.load(in_hand, &expect, &clock)? {
             return Ok(Found::Token(token));
         }
         let start = clock();
@@ -346,9 +352,9 @@ impl Turn<'_> {
             let token_left = in_hand.map(|token| token.lifetime().left(now));
             let at_most = policy::lease(now.until(deadline), token_left);
             let name = self.seal.name();
-            self.lease = self.fleet.call(&clock, |store| store.lease(&name, at_most))?;
+            self.lease = self.fleet.call(&clock, &expect, |store| store.lease(&name, at_most))?;
             // Who had the lease may have saved a token since.
-            if let Some(token) = self.load(in_hand, &clock)? {
+            if let Some(token) = self.load(in_hand, &expect, &clock)? {
                 return Ok(Found::Token(token));
             }
             if self.lease.is_some() {
@@ -373,11 +379,15 @@ impl Turn<'_> {
     }
 
     /// Looks once more for the token of another process, after the endpoint gave none.
-    pub(crate) fn look_again(&mut self, clock: impl Fn() -> Moment) -> Option<Token> {
+    pub(crate) fn look_again(
+        &mut self,
+        expect: impl Fn(Option<Instant>),
+        clock: impl Fn() -> Moment,
+    ) -> Option<Token> {
         if self.is_left_alone || self.fleet.is_left_alone(clock().monotonic) {
             return None;
         }
-        self.load(None, clock).unwrap_or_else(|error| {
+        self.load(None, expect, clock).unwrap_or_else(|error| {
             self.failure = Some(error);
             None
         })
@@ -387,13 +397,16 @@ impl Turn<'_> {
     fn load(
         &self,
         in_hand: Option<&Token>,
+        expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> Result<Option<Token>, StoreError> {
         let Self { fleet, seal, .. } = self;
         let name = seal.name();
         // What the store says of the time left may be as old as the question.
         let asked = clock();
-        let Some(stored) = fleet.call(&clock, |store| store.load(&name))? else { return Ok(None) };
+        let Some(stored) = fleet.call(&clock, expect, |store| store.load(&name))? else {
+            return Ok(None);
+        };
         let now = asked.told_by_wall_of(clock());
         let Some(opened) = seal.open(&stored.sealed) else {
             debug!("what the token store has under {name} can't be opened, and is not used");
@@ -442,10 +455,11 @@ impl Turn<'_> {
         let sealed = fetched.and_then(|token| token.sealed().get());
         let saved = sealed.map_or(Ok(()), |sealed| self.save(sealed, &clock));
         let given_back = self.lease.take().map_or(Ok(()), |lease| {
-            self.fleet.call(clock, |_| {
+            let give_back = |_: &dyn TokenStore| {
                 drop(lease);
                 Ok(())
-            })
+            };
+            self.fleet.call(clock, |_| {}, give_back)
         });
         self.failure.or(saved.err()).or(given_back.err())
     }
@@ -458,10 +472,10 @@ impl Turn<'_> {
             return Ok(());
         }
         let name = seal.name();
-        fleet.call(&clock, |store| store.save(&name, sealed, left))?;
+        fleet.call(&clock, |_| {}, |store| store.save(&name, sealed, left))?;
         // It may have been refused, and removed, before it was there.
         if fleet.left(sealed, clock()).is_zero() {
-            fleet.call(clock, |store| store.remove(&name, sealed))?;
+            fleet.call(clock, |_| {}, |store| store.remove(&name, sealed))?;
         }
         Ok(())
     }

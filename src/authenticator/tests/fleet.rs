@@ -409,6 +409,34 @@ fn store_that_hangs_holds_up_nobody_who_comes_later() {
 }
 
 #[test]
+fn store_that_hangs_holds_nobody_up_for_longer_than_a_quarter_of_the_timeout() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.timeout(SECOND * 8));
+    let gate = Gate::closed();
+    let theirs = gate.clone();
+    world.shelf.before(move |_| {
+        theirs.pass();
+        Ok(())
+    });
+    let get = || process.authenticator.get_token(&process.grant).unwrap();
+    thread::scope(|scope| {
+        let hung = scope.spawn(get);
+        wait_until(|| world.shelf.calls() == "load");
+        let start = Instant::now();
+        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(get)).collect();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+        let took = start.elapsed();
+        assert!(took < SECOND * 5, "{took:?}");
+        assert!(!hung.is_finished());
+        assert_eq!(world.requests(), 1, "one of them took over");
+        gate.open();
+        hung.join().unwrap();
+    });
+}
+
+#[test]
 fn others_have_the_token_while_it_is_saved() {
     let world = World::new();
     let process = world.process();
