@@ -490,8 +490,8 @@ impl<'a> Errand<'a> {
         let landing = match outcome.clone() {
             Ok(token) => Landing::Token(token),
             // So short an attempt says too little to those who wait and have more time.
-            Err(error) if is_out_of_time || self.is_brief => Landing::OutOfTime(error),
-            Err(error) => Landing::Failed(error),
+            Err(error) if is_out_of_time || self.is_brief => Landing::OutOfTime(error.into()),
+            Err(error) => Landing::Failed(error.into()),
         };
         lead.land(landing, now);
     }

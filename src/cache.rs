@@ -369,7 +369,7 @@ mod tests {
     /// Fails a fetch that is due.
     #[track_caller]
     fn fail(cache: &Arc<Cache>, grant: &Grant, error: Error, now: Moment) {
-        fetch(cache, grant, now).land(Landing::Failed(error), now);
+        fetch(cache, grant, now).land(Landing::Failed(error.into()), now);
     }
 
     /// How long before its end the token is to be renewed, to the nanosecond.
@@ -501,9 +501,9 @@ mod tests {
     #[test]
     fn renewal_that_failed_is_due_again_a_tenth_of_the_window_later() {
         let landings: [fn() -> Landing; 4] = [
-            || Landing::Failed(rejected()),
-            || Landing::Failed(unavailable(Some(TICK))),
-            || Landing::OutOfTime(Error::InvalidResponse(InvalidResponse::Expired)),
+            || Landing::Failed(rejected().into()),
+            || Landing::Failed(unavailable(Some(TICK)).into()),
+            || Landing::OutOfTime(Box::new(Error::InvalidResponse(InvalidResponse::Expired))),
             || Landing::Gone,
         ];
         for landing in landings {
@@ -523,7 +523,7 @@ mod tests {
             let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
             fill(&cache, &grant, "old", start, HOUR);
             let due = start.plus(HOUR - window(&cache, &grant, start, HOUR));
-            let landing = Landing::Failed(unavailable(Some(retry_after)));
+            let landing = Landing::Failed(unavailable(Some(retry_after)).into());
             renewal(&cache, &grant, due).land(landing, due);
             if is_past_the_end {
                 assert_eq!(hit(&cache, &grant, start.plus(HOUR - TICK)), "old");
@@ -540,7 +540,7 @@ mod tests {
         let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
         fill(&cache, &grant, "old", start, HOUR);
         let due = start.plus(HOUR - TICK * 3);
-        renewal(&cache, &grant, due).land(Landing::Failed(rejected()), due);
+        renewal(&cache, &grant, due).land(Landing::Failed(rejected().into()), due);
         fail(&cache, &grant, rejected(), start.plus(HOUR));
         fetch(&cache, &grant, start.plus(HOUR));
     }
@@ -551,7 +551,7 @@ mod tests {
         let old = fill(&cache, &grant, "old", start, HOUR);
         let lead = renewal(&cache, &grant, start.plus(HOUR - TICK));
         let waiting = flight(&cache, &grant, start.plus(HOUR));
-        lead.land(Landing::Failed(rejected()), start.plus(HOUR));
+        lead.land(Landing::Failed(rejected().into()), start.plus(HOUR));
         assert_eq!(landed(&waiting).unwrap().unwrap_err().status(), Some(401));
         assert_eq!(old.handles(), 1, "nobody else holds it");
     }
@@ -561,7 +561,7 @@ mod tests {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         let lead = fetch(&cache, &grant, now);
         let waiting = [flight(&cache, &grant, now), flight(&cache, &grant, now)];
-        lead.land(Landing::Failed(rejected()), now);
+        lead.land(Landing::Failed(rejected().into()), now);
         for flight in waiting {
             assert_eq!(landed(&flight).unwrap().unwrap_err().status(), Some(401));
         }
@@ -666,7 +666,7 @@ mod tests {
         let due = start.plus(HOUR - window);
         let lead = renewal(&cache, &grant, due);
         assert!(cache.status(&grant, due).is_fetching);
-        lead.land(Landing::Failed(rejected()), due);
+        lead.land(Landing::Failed(rejected().into()), due);
         let status = cache.status(&grant, due);
         assert_eq!(status.last_error.unwrap().status(), Some(401));
         assert_eq!(status.token_left, Some(window));
@@ -748,7 +748,7 @@ mod tests {
         let lead = fetch(&cache, &grant, now);
         let waiting = flight(&cache, &grant, now);
         let late = now.plus(TIMEOUT);
-        lead.land(Landing::OutOfTime(unavailable(None)), late);
+        lead.land(Landing::OutOfTime(unavailable(None).into()), late);
         let has_time = waiting.wait(late.monotonic + TIMEOUT / 10, || late);
         assert!(matches!(has_time, Waited::StartOver));
         let is_late = waiting.wait(late.monotonic + TIMEOUT / 10 - TICK, || late);
@@ -762,7 +762,7 @@ mod tests {
         for _ in 0..8 {
             now = now.plus(MINUTE / 2);
             let lead = fetch(&cache, &grant, now);
-            lead.land(Landing::OutOfTime(unavailable(None)), now.plus(SECOND));
+            lead.land(Landing::OutOfTime(unavailable(None).into()), now.plus(SECOND));
         }
         failure(&cache, &grant, now.plus(SECOND));
         fetch(&cache, &grant, now.plus(SECOND * 2));
@@ -895,7 +895,7 @@ mod tests {
         let due = start.plus(HOUR - TICK);
         let lead = renewal(&cache, &grant, due);
         cache.invalidate(&grant, &old, due);
-        lead.land(Landing::Failed(rejected()), due);
+        lead.land(Landing::Failed(rejected().into()), due);
         fetch(&cache, &grant, due);
     }
 
@@ -964,7 +964,7 @@ mod tests {
         }
         let leads: Vec<_> = (0..50).map(|i| fetch(&cache, &grant(&i.to_string()), now)).collect();
         for lead in leads {
-            lead.land(Landing::Failed(rejected()), now);
+            lead.land(Landing::Failed(rejected().into()), now);
         }
         assert_eq!(hit(&cache, &grant("a"), now) + &hit(&cache, &grant("b"), now), "tt");
         let state = cache.lock();

@@ -147,7 +147,7 @@ impl Known {
                 if !held.is_over(now) =>
             {
                 held.postpone(error.retry_after().unwrap_or_default(), now);
-                held.failure = Some(Box::new(error.clone()));
+                held.failure = Some(error.clone());
                 Self::Token(held)
             }
             (Landing::Failed(error), before) => Self::Failed(before.failure(error, now)),

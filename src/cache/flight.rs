@@ -25,12 +25,13 @@ pub(crate) struct Flight {
     landed: Condvar,
 }
 
-/// How a flight ended.
+/// How a flight ended. It is small: what a variant leaves unused is copied to the heap as it was found
+/// on the stack, where pieces of secrets may have been.
 pub(crate) enum Landing {
     Token(Token),
-    Failed(Error),
+    Failed(Box<Error>),
     /// Its leader ran out of time: an error for those who have hardly any left either.
-    OutOfTime(Error),
+    OutOfTime(Box<Error>),
     /// Its leader is gone without an outcome, as by a panic.
     Gone,
 }
@@ -103,10 +104,10 @@ impl Flight {
             let is_late = now.monotonic >= deadline;
             match &*landing {
                 Some(Landing::Token(token)) => return Waited::Outcome(Ok(token.clone())),
-                Some(Landing::Failed(error)) => return Waited::Outcome(Err(error.clone())),
+                Some(Landing::Failed(error)) => return Waited::Outcome(Err((**error).clone())),
                 // With little time left, one waiter after the other would take over and fail too.
                 Some(Landing::OutOfTime(error)) if now.until(deadline) < self.timeout / 10 => {
-                    return Waited::Outcome(Err(error.clone()));
+                    return Waited::Outcome(Err((**error).clone()));
                 }
                 None if is_late => return Waited::InVain,
                 None if !self.is_abandoned(now) => {}

@@ -57,7 +57,7 @@ impl World {
                     let Some(outcome) = fetch() else { return Err(failure()) };
                     let landing = match outcome.clone() {
                         Ok(token) => Landing::Token(token),
-                        Err(error) => Landing::Failed(error),
+                        Err(error) => Landing::Failed(error.into()),
                     };
                     lead.land(landing, now);
                     return outcome;
@@ -149,7 +149,7 @@ fn leader_out_of_time_hands_over() {
         let world = World::new();
         let Claim::Fetch(lead) = world.cache.claim(&world.grant, world.start) else { panic!() };
         let late = spawn(&world, |world| {
-            lead.land(Landing::OutOfTime(failure()), world.start);
+            lead.land(Landing::OutOfTime(failure().into()), world.start);
         });
         assert_eq!(world.get_named("t", world.start).access_token(), "t");
         late.join().unwrap();
@@ -183,7 +183,7 @@ fn renewal_fails_beside_a_caller_who_finds_the_token_over() {
             let (_, lead) = world.due();
             let renewing = spawn(&world, move |world| {
                 let outcome = if is_out_of_time { Landing::OutOfTime } else { Landing::Failed };
-                lead.land(outcome(failure()), world.over());
+                lead.land(outcome(failure().into()), world.over());
             });
             let outcome = world.get(world.over(), || Some(Ok(world.token("t", world.over()))));
             renewing.join().unwrap();

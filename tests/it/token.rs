@@ -222,6 +222,16 @@ fn types_can_be_shared_between_threads() {
     shared::<Secret>();
     shared::<Status>();
     shared::<Token>();
+    #[cfg(feature = "store")]
+    {
+        use weseedo_auth::{FileStore, Lease, StoreError, Stored, TokenStore};
+
+        shared::<FileStore>();
+        shared::<Lease>();
+        shared::<StoreError>();
+        shared::<Stored>();
+        shared::<Box<dyn TokenStore>>();
+    }
 }
 
 #[test]
