@@ -31,7 +31,8 @@ pub(super) enum Known {
     Refused {
         remembered: Span,
     },
-    Failed(Failure),
+    /// In a box, since an entry with a token is not to have room for it.
+    Failed(Box<Failure>),
 }
 
 pub(super) struct Held {
@@ -187,17 +188,17 @@ impl Known {
         }
     }
 
-    fn failure(&self, error: &Error, from: Moment) -> Failure {
+    fn failure(&self, error: &Error, from: Moment) -> Box<Failure> {
         let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
         let count = before.saturating_add(1);
         let pause = pause_after(error, count);
-        Failure {
+        Box::new(Failure {
             error: error.clone(),
             count,
             refused: self.refused_at(),
             pause: Span::new(from, pause),
             remembered: Span::new(from, pause + REMEMBERED),
-        }
+        })
     }
 
     /// How long ago `token` arrived, if it is the one that is held and may be forgotten now.
