@@ -44,7 +44,11 @@ fn token() -> Result<Token, Box<dyn Error>> {
     }
     if let Some(directory) = env::var_os("WESEEDO_TOKEN_DIR") {
         #[cfg(feature = "store")]
-        let kept = builder.store(weseedo_auth::FileStore::new(directory));
+        let kept = builder.store(weseedo_auth::FileStore::new(directory)).on_event(|event| {
+            if let weseedo_auth::Event::StoreFailed { error, .. } = event {
+                eprintln!("print_token: the token is not kept: {error}");
+            }
+        });
         #[cfg(not(feature = "store"))]
         let kept = Err(format!(
             "to keep the token in {}, build with --features store",

@@ -242,7 +242,7 @@ impl Builder {
     /// grant and token endpoint and has time left. Else the process that gets the store's lease asks
     /// the token endpoint and stores what it gets, and the others wait for that, for half of
     /// [`timeout`](Self::timeout) at most, less a random 0 to 25 %; a renewal does not wait: it
-    /// is due again later, and goes without the lease in the last eighth of its window. A lease is
+    /// is due again later, and goes without the lease in the last quarter of its window. A lease is
     /// asked for a quarter of the time that the fetch has, and no more than half of what the token in
     /// hand has left.
     ///

@@ -66,7 +66,7 @@ impl fmt::Debug for Stored {
 /// - Save as a whole: who loads at the same time gets the old value or the new one.
 /// - Make what was saved visible to all processes before the lease is given back.
 /// - Remove only if the value is still the one that is given, in one step.
-/// - Give a lease to one process at a time, and free it when its time is up, or else when its holder
+/// - Give a lease to one holder at a time, in this process or another, and free it when its time is up, or else when its holder
 ///   has died. Give it back only if it is still held, and without a panic.
 /// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
 ///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep

@@ -45,10 +45,11 @@ pub(crate) fn patience(time: Duration) -> Duration {
 }
 
 /// Whether a renewal leaves it to the process that has the lease. Leases are so short that others
-/// have had it by the last eighth of the window, unless nobody ever gives it back; then each goes
-/// without it, at a moment of its own.
+/// have had it by the last quarter of the window, unless nobody ever gives it back; then each goes
+/// without it, at a moment of its own. Tries are a tenth of the window apart, and one is in the last
+/// eighth.
 pub(crate) fn is_left_to_holder(token_left: Duration, window: Duration) -> bool {
-    token_left > jitter::part_of(window / 8)
+    token_left > window / 8 + jitter::part_of(window / 8)
 }
 
 /// How long to wait before a store is asked again: 50 to 100 ms.
@@ -104,9 +105,9 @@ mod tests {
     #[test]
     fn renewal_is_left_to_the_holder_of_the_lease_until_the_window_is_nearly_over() {
         let (window, tries) = (MINUTE * 8, 0..1000);
-        assert!(tries.clone().all(|_| is_left_to_holder(MINUTE, window)));
-        assert!(!is_left_to_holder(Duration::ZERO, window));
-        let left = tries.filter(|_| is_left_to_holder(MINUTE / 2, window)).count();
+        assert!(tries.clone().all(|_| is_left_to_holder(MINUTE * 2, window)));
+        assert!(!tries.clone().any(|_| is_left_to_holder(MINUTE, window)));
+        let left = tries.filter(|_| is_left_to_holder(MINUTE * 3 / 2, window)).count();
         assert!((400..600).contains(&left), "{left} of 1000 go on waiting half-way");
     }
 
