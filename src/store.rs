@@ -352,7 +352,12 @@ impl Turn<'_> {
             let token_left = in_hand.map(|token| token.lifetime().left(now));
             let at_most = policy::lease(now.until(deadline), token_left);
             let name = self.seal.name();
-            self.lease = self.fleet.call(&clock, &expect, |store| store.lease(&name, at_most))?;
+            // One that came too slowly is given back too, after the landing.
+            let lease = &mut self.lease;
+            self.fleet.call(&clock, &expect, |store| {
+                *lease = store.lease(&name, at_most)?;
+                Ok(())
+            })?;
             // Who had the lease may have saved a token since.
             if let Some(token) = self.load(in_hand, &expect, &clock)? {
                 return Ok(Found::Token(token));
