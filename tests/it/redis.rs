@@ -354,14 +354,21 @@ fn server_that_takes_no_more_costs_no_call() {
     assert!(failures.len() == 1 && failures[0].contains("maxmemory"), "{failures:?}");
 }
 
-#[test]
-fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most() {
-    let Some(redis) = redis() else { return };
+/// A process with this timeout gets the lease, and is killed while it waits for the endpoint, which
+/// answers all others.
+fn server_whose_first_client_is_killed(redis: &RedisServer, timeout: Duration) -> Server {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
-    let mut holder = process(&redis.url(), &server, SECOND * 60).spawn().unwrap();
+    let mut holder = process(&redis.url(), &server, timeout).spawn().unwrap();
     wait_until(|| server.connections() == 1);
     holder.kill().unwrap();
     holder.wait().unwrap();
+    server
+}
+
+#[test]
+fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most() {
+    let Some(redis) = redis() else { return };
+    let server = server_whose_first_client_is_killed(&redis, SECOND * 60);
     let builder = server.builder().timeout(SECOND * 4).store(redis.store());
     let start = Instant::now();
     assert_eq!(get(&builder.build().unwrap()), "t");
@@ -372,11 +379,7 @@ fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most(
 #[test]
 fn lease_of_a_killed_process_ends_when_its_time_is_up() {
     let Some(redis) = redis() else { return };
-    let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
-    let mut holder = process(&redis.url(), &server, SECOND * 2).spawn().unwrap();
-    wait_until(|| server.connections() == 1);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    let server = server_whose_first_client_is_killed(&redis, SECOND * 2);
     let builder = server.builder().timeout(SECOND * 60).store(redis.store());
     let start = Instant::now();
     assert_eq!(get(&builder.build().unwrap()), "t");

@@ -59,6 +59,32 @@ impl World {
     fn requests(&self) -> usize {
         self.server.connections()
     }
+
+    /// From now on the store's calls with this name, or all if it is empty, take so long by the
+    /// clock of a process.
+    fn slows(&self, process: &Process, name: &'static str, time: Duration) {
+        let clock = process.clock.clone();
+        self.shelf.before(move |call| {
+            if call.starts_with(name) {
+                clock.advance(time, time);
+            }
+            Ok(())
+        });
+    }
+
+    /// From now on the store's calls with this name, or all if it is empty, hang until the gate is
+    /// opened.
+    fn hangs(&self, name: &'static str) -> Gate {
+        let gate = Gate::closed();
+        let theirs = gate.clone();
+        self.shelf.before(move |call| {
+            if call.starts_with(name) {
+                theirs.pass();
+            }
+            Ok(())
+        });
+        gate
+    }
 }
 
 impl Process {
@@ -353,11 +379,7 @@ fn store_that_is_slow_is_left_alone_and_what_it_brings_is_not_used() {
 fn store_that_takes_all_the_time_costs_no_call() {
     let world = World::new();
     let process = world.process();
-    let clock = process.clock.clone();
-    world.shelf.before(move |_| {
-        clock.advance(MINUTE * 2, MINUTE * 2);
-        Ok(())
-    });
+    world.slows(&process, "", MINUTE * 2);
     assert_eq!(process.get(), "t0");
 }
 
@@ -370,11 +392,7 @@ fn store_that_is_just_not_too_slow_leaves_the_endpoint_a_quarter_of_the_time() {
     let _dead = world.shelf.lease(&key, MINUTE).unwrap();
     let process = world.process();
     for each in [SECOND * 10, SECOND * 12, SECOND * 15] {
-        let clock = process.clock.clone();
-        world.shelf.before(move |_| {
-            clock.advance(each, each);
-            Ok(())
-        });
+        world.slows(&process, "", each);
         let start = process.clock.now();
         process.get();
         let took = start.until(process.clock.now().monotonic);
@@ -389,12 +407,7 @@ fn store_that_is_just_not_too_slow_leaves_the_endpoint_a_quarter_of_the_time() {
 fn store_that_hangs_holds_up_nobody_who_comes_later() {
     let world = World::new();
     let process = world.process();
-    let gate = Gate::closed();
-    let theirs = gate.clone();
-    world.shelf.before(move |_| {
-        theirs.pass();
-        Ok(())
-    });
+    let gate = world.hangs("");
     thread::scope(|scope| {
         let hung = scope.spawn(|| process.get());
         wait_until(|| world.shelf.calls() == "load");
@@ -412,12 +425,7 @@ fn store_that_hangs_holds_up_nobody_who_comes_later() {
 fn store_that_hangs_holds_nobody_up_for_longer_than_a_quarter_of_the_timeout() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND * 8));
-    let gate = Gate::closed();
-    let theirs = gate.clone();
-    world.shelf.before(move |_| {
-        theirs.pass();
-        Ok(())
-    });
+    let gate = world.hangs("");
     let get = || process.authenticator.get_token(&process.grant).unwrap();
     thread::scope(|scope| {
         let hung = scope.spawn(get);
@@ -440,14 +448,7 @@ fn store_that_hangs_holds_nobody_up_for_longer_than_a_quarter_of_the_timeout() {
 fn others_have_the_token_while_it_is_saved() {
     let world = World::new();
     let process = world.process();
-    let gate = Gate::closed();
-    let theirs = gate.clone();
-    world.shelf.before(move |call| {
-        if call == "save" {
-            theirs.pass();
-        }
-        Ok(())
-    });
+    let gate = world.hangs("save");
     thread::scope(|scope| {
         let saving = scope.spawn(|| process.get());
         wait_until(|| world.shelf.calls().contains("save"));
@@ -555,14 +556,8 @@ fn lease_that_is_never_free_costs_no_call() {
     world.shelf.clear();
     let process = world.process();
     let dead = world.shelf.lease(&key, MINUTE).unwrap().unwrap();
-    let clock = process.clock.clone();
-    let start = clock.now();
-    world.shelf.before(move |call| {
-        if call == "lease" {
-            clock.advance(SECOND, SECOND);
-        }
-        Ok(())
-    });
+    let start = process.clock.now();
+    world.slows(&process, "lease", SECOND);
     process.get();
     let waited = start.until(process.clock.now().monotonic);
     assert!((SECOND * 22..=SECOND * 31).contains(&waited), "{waited:?}");
@@ -631,11 +626,7 @@ fn renewal_by_the_caller_leaves_the_endpoint_time_beside_a_slow_store() {
     let process = world.process();
     process.get();
     world.shelf.calls();
-    let clock = process.clock.clone();
-    world.shelf.before(move |_| {
-        clock.advance(SECOND, SECOND);
-        Ok(())
-    });
+    world.slows(&process, "", SECOND);
     assert_eq!(process.get_after(HOUR - MINUTE), "t1");
     assert_eq!(world.shelf.calls(), "load save");
 }
@@ -648,11 +639,7 @@ fn token_that_is_over_when_it_is_here_is_not_taken() {
     value.left = Some(SECOND * 5);
     world.shelf.put(&key, value);
     let process = world.process();
-    let clock = process.clock.clone();
-    world.shelf.before(move |_| {
-        clock.advance(SECOND * 5, SECOND * 5);
-        Ok(())
-    });
+    world.slows(&process, "", SECOND * 5);
     assert_eq!(process.get(), "t1");
 }
 
@@ -682,13 +669,7 @@ fn token_that_another_process_got_meanwhile_is_taken_where_the_endpoint_gives_no
 fn lease_that_is_given_back_slowly_holds_up_one_call_in_30_s_and_nobody_who_waits() {
     let world = World::new();
     let process = world.process();
-    let clock = process.clock.clone();
-    world.shelf.before(move |call| {
-        if call == "give" {
-            clock.advance(SECOND * 16, SECOND * 16);
-        }
-        Ok(())
-    });
+    world.slows(&process, "give", SECOND * 16);
     process.get();
     let told =
         "fetched from endpoint, store failed: took 16.0s, longer than a quarter of the timeout";
