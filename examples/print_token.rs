@@ -8,21 +8,25 @@
 
 use std::env;
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use weseedo_auth::{Authenticator, Environment, Grant, Secret, Token};
 
 fn main() -> ExitCode {
-    match token() {
-        Ok(token) => {
-            println!("{}", token.access_token());
-            ExitCode::SUCCESS
-        }
+    match token().and_then(|token| Ok(writeln!(io::stdout(), "{}", token.access_token())?)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("print_token: {error}");
+            tell(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Not `eprintln!`, which panics where standard error is a file on a full disk.
+fn tell(what: &dyn Display) {
+    let _ = writeln!(io::stderr(), "print_token: {what}");
 }
 
 fn token() -> Result<Token, Box<dyn Error>> {
@@ -46,7 +50,7 @@ fn token() -> Result<Token, Box<dyn Error>> {
         #[cfg(feature = "store")]
         let kept = builder.store(weseedo_auth::FileStore::new(directory)).on_event(|event| {
             if let weseedo_auth::Event::StoreFailed { error, .. } = event {
-                eprintln!("print_token: the token is not kept: {error}");
+                tell(&format_args!("the token is not kept: {error}"));
             }
         });
         #[cfg(not(feature = "store"))]

@@ -198,9 +198,12 @@ fn directory_that_vanishes_is_made_anew() {
 #[cfg(unix)]
 fn full_disk_costs_no_call() {
     let (server, directory) = (server(), Directory::new());
-    // No file may have a byte, and to try is an error and not the end.
+    // No file may have a byte, the log as little as the token's; to try is an error and not the end.
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\""]).arg(program("print_token"));
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" 2>\"$1\""]);
+    let logs = Directory::new();
+    fs::create_dir(&logs.0).unwrap();
+    shell.arg(program("print_token")).arg(logs.0.join("log"));
     assert_eq!(printed(spawn(&mut shell, &server, &directory.0)), "t0\n");
     assert!(directory.files().is_empty(), "nothing is left of the attempt");
 }
