@@ -143,7 +143,11 @@ impl Authenticator {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
-                    return Ok(self.renew(token, lead, grant, deadline(), now, clock));
+                    let token = self.renew(token, lead, grant, deadline(), now, &clock);
+                    // A store may have taken all the time that the token had left.
+                    if !token.lifetime().is_over(clock()) {
+                        return Ok(token);
+                    }
                 }
                 Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
                     Waited::Outcome(outcome) => return outcome,
@@ -171,7 +175,7 @@ impl Authenticator {
         grant: &Grant,
         deadline: Instant,
         now: Moment,
-        clock: impl Fn() -> Moment + Clone + Send + 'static,
+        clock: &(impl Fn() -> Moment + Clone + Send + 'static),
     ) -> Token {
         let (give, take) = mpsc::sync_channel(1);
         if self.0.renew_in_background {
@@ -195,7 +199,7 @@ impl Authenticator {
         let time = inline_time(now.until(deadline), token.lifetime().left(now));
         let deadline = now.monotonic + time;
         let errand = Errand { is_brief: true, ..Errand::new(grant, Some(&token), deadline) };
-        self.fetch(lead, &errand, &clock).unwrap_or(token)
+        self.fetch(lead, &errand, clock).unwrap_or(token)
     }
 
     /// Fetches, lands what came of it, and tells it.
@@ -238,6 +242,11 @@ impl Authenticator {
             // It is due again later.
             Found::BeingRenewed(token) => return Ok(token),
             Found::Nothing => {
+                // While the store hung, others went past it.
+                if let Some(token) = lead.overtaken_by(grant, clock()) {
+                    self.tell_of_store(grant, turn.end(None, &clock));
+                    return Ok(token);
+                }
                 if !is_renewal {
                     // What the store has taken must not cost the call.
                     errand.deadline = turn.deadline(errand.deadline, clock().monotonic);

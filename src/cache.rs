@@ -238,6 +238,18 @@ impl Lead {
         self.flight.iter().for_each(|flight| flight.expect(by));
     }
 
+    /// The token of those who have taken over meanwhile.
+    #[cfg(feature = "store")]
+    pub(crate) fn overtaken_by(&self, grant: &Grant, now: Moment) -> Option<Token> {
+        let flight = self.flight.as_ref()?;
+        let state = self.cache.lock();
+        let entry = state.find(self.hash, grant).filter(|entry| !entry.is_flown_by(flight))?;
+        match entry.decide(now) {
+            Decision::Hit(token) | Decision::Renew(token) => Some(token.clone()),
+            Decision::Wait(_) | Decision::Failed(_) | Decision::Fetch => None,
+        }
+    }
+
     fn finish(&mut self, landing: Landing, now: Moment) {
         let Some(flight) = self.flight.take() else { return };
         let _evicted = {

@@ -342,11 +342,11 @@ impl Turn<'_> {
         }
         let start = clock();
         let patience = policy::patience(start.until(deadline));
+        // A renewal by its caller is short: three calls that are so slow would take too much of it.
+        let is_slow = |now: Moment| in_hand.is_some() && now.until(deadline) < time * 5 / 6;
         loop {
             let now = clock();
-            // A renewal by its caller is short: three calls as slow as this one would take too much
-            // of it.
-            if in_hand.is_some() && now.until(deadline) < time * 5 / 6 {
+            if is_slow(now) {
                 return Ok(Found::Nothing);
             }
             let token_left = in_hand.map(|token| token.lifetime().left(now));
@@ -359,7 +359,9 @@ impl Turn<'_> {
                 Ok(())
             })?;
             // Who had the lease may have saved a token since.
-            if let Some(token) = self.load(in_hand, &expect, &clock)? {
+            if !is_slow(clock())
+                && let Some(token) = self.load(in_hand, &expect, &clock)?
+            {
                 return Ok(Found::Token(token));
             }
             if self.lease.is_some() {

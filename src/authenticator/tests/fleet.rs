@@ -440,8 +440,26 @@ fn store_that_hangs_holds_nobody_up_for_longer_than_a_quarter_of_the_timeout() {
         assert!(!hung.is_finished());
         assert_eq!(world.requests(), 1, "one of them took over");
         gate.open();
-        hung.join().unwrap();
+        assert_eq!(hung.join().unwrap().access_token(), "t0", "it has theirs");
+        assert_eq!(world.requests(), 1);
     });
+}
+
+#[test]
+fn renewal_that_hung_while_others_went_past_it_is_no_failure() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.renew_in_background(true));
+    process.get();
+    let gate = world.hangs("load");
+    world.shelf.calls();
+    assert_eq!(process.get_after(HOUR - MINUTE * 3), "t0");
+    wait_until(|| world.shelf.calls() == "load");
+    assert_eq!(process.get_after(MINUTE), "t0");
+    wait_until(|| process.get() == "t1");
+    gate.open();
+    wait_until(|| process.told.lock().unwrap().iter().any(|told| told.starts_with("store failed")));
+    assert!(!process.told.lock().unwrap().contains(&"failed".to_owned()));
+    assert_eq!((process.get(), world.requests()), ("t1".into(), 2));
 }
 
 #[test]
@@ -629,6 +647,21 @@ fn renewal_by_the_caller_leaves_the_endpoint_time_beside_a_slow_store() {
     world.slows(&process, "", SECOND);
     assert_eq!(process.get_after(HOUR - MINUTE), "t1");
     assert_eq!(world.shelf.calls(), "load save");
+    world.slows(&process, "lease", SECOND);
+    assert_eq!(process.get_after(HOUR - MINUTE), "t2");
+    assert_eq!(world.shelf.calls(), "load lease save give");
+}
+
+#[test]
+fn renewal_by_the_caller_that_outlasts_the_token_ends_with_another() {
+    let world = World::answering(|n| match n {
+        1 => answer("503 Busy", "", ""),
+        n => token_for_an_hour(&format!("t{n}")),
+    });
+    let process = world.process();
+    process.get();
+    world.slows(&process, "give", SECOND * 10);
+    assert_eq!(process.get_after(HOUR - SECOND * 5), "t2");
 }
 
 #[test]
