@@ -104,7 +104,8 @@ impl Authenticator {
     /// window later, or after the server's `Retry-After`. Where no thread can be had, or with
     /// [`renew_in_background(false)`](super::Builder::renew_in_background), the call renews the
     /// token itself, in one attempt of at most half of what the token has left, 3 s and `timeout`,
-    /// and returns the old one if that fails.
+    /// and returns the old one if that fails. Should that be over by then, since a store took its
+    /// time, the call goes on as without a token.
     ///
     /// Failures are remembered for a moment, per grant. One is held against nobody; after more in a
     /// row the endpoint is left alone for 100 ms, 200 ms and so on up to 2 s after a transient one

@@ -60,20 +60,92 @@ impl fmt::Debug for Stored {
 ///   lease included: the calling thread waits for it. Stay well below a quarter of [`Builder::timeout`](super::Builder::timeout)
 ///   (2.5 s by default), after which a store counts as failed.
 /// - Bear calls from many threads at once, and not panic: the panic would be that of the call which
-///   needed a token.
+///   needed a token. Who waits for another process's token makes two calls every 50 to 100 ms.
 /// - Give back the very bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB at
 ///   most.
 /// - Save as a whole: who loads at the same time gets the old value or the new one.
 /// - Make what was saved visible to all processes before the lease is given back.
 /// - Remove only if the value is still the one that is given, in one step.
-/// - Give a lease to one holder at a time, in this process or another, and free it when its time is up, or else when its holder
-///   has died. Give it back only if it is still held, and without a panic.
+/// - Give a lease to one holder at a time, in this process or another, and free it when its time is
+///   up, or else when its holder has died. Give it back only if it is still held, and without a panic.
+///   A lease is no value: keep it under a name that is no key.
 /// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
 ///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep
 ///   passwords out of its text.
 ///
 /// `tests/it/contract.rs` in this crate's sources checks these points: copy it and call `check` with
 /// your store.
+///
+/// # Example
+///
+/// In memory, for the `Authenticator`s of one process. A lease owns what it needs to be given back;
+/// hence the `Arc`.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::sync::{Arc, Mutex, MutexGuard};
+/// use std::time::{Duration, Instant};
+///
+/// use weseedo_auth::{Lease, StoreError, Stored, TokenStore};
+///
+/// /// Values and leases, and when they end.
+/// type Map = HashMap<String, (Vec<u8>, Instant)>;
+///
+/// #[derive(Clone, Default)]
+/// struct Memory(Arc<Mutex<Map>>);
+///
+/// impl Memory {
+///     /// What has not ended.
+///     fn map(&self) -> Result<MutexGuard<'_, Map>, StoreError> {
+///         let mut map = self.0.lock().map_err(|_| "another thread panicked")?;
+///         map.retain(|_, (_, end)| *end > Instant::now());
+///         Ok(map)
+///     }
+/// }
+///
+/// impl TokenStore for Memory {
+///     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+///         Ok(self.map()?.get(key).map(|(sealed, end)| {
+///             let left = end.saturating_duration_since(Instant::now());
+///             Stored { sealed: sealed.clone(), left: Some(left) }
+///         }))
+///     }
+///
+///     fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError> {
+///         let end = Instant::now().checked_add(left).ok_or("longer than the clock can tell")?;
+///         self.map()?.insert(key.to_owned(), (sealed.to_vec(), end));
+///         Ok(())
+///     }
+///
+///     fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
+///         let mut map = self.map()?;
+///         if map.get(key).is_some_and(|(found, _)| found == sealed) {
+///             map.remove(key);
+///         }
+///         Ok(())
+///     }
+///
+///     fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
+///         static HOLDERS: AtomicU64 = AtomicU64::new(0);
+///         let (this, name) = (self.clone(), format!("{key}:lease"));
+///         let holder = HOLDERS.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+///         let end = Instant::now().checked_add(at_most).ok_or("longer than the clock can tell")?;
+///         let mut map = self.map()?;
+///         if map.contains_key(&name) {
+///             return Ok(None);
+///         }
+///         map.insert(name.clone(), (holder.to_vec(), end));
+///         Ok(Some(Lease::new(move || _ = this.remove(&name, &holder))))
+///     }
+/// }
+/// # let store = Memory::default();
+/// # let lease = store.lease("key", Duration::from_secs(60))?;
+/// # assert!(lease.is_some() && store.lease("key", Duration::from_secs(60))?.is_none());
+/// # drop(lease);
+/// # assert!(store.lease("key", Duration::from_secs(60))?.is_some());
+/// # Ok::<(), StoreError>(())
+/// ```
 pub trait TokenStore: Send + Sync {
     /// Returns what is stored under `key`, or `None`.
     ///
