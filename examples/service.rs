@@ -91,8 +91,8 @@ impl Service {
     fn meetings(&self) -> (u16, String) {
         let list = || self.agent.get(&self.meetings).call()?.body_mut().read_to_string();
         // The API refused the token, which is forgotten now: the next call brings another one; and
-        // the one after it, if the token was renewed just before all were revoked. That is for calls
-        // that may be made again.
+        // the one after it, if the token was renewed just before all were revoked. That is for
+        // calls that may be made again.
         let mut outcome = list();
         for _ in 0..2 {
             if matches!(outcome, Err(ureq::Error::StatusCode(401))) {

@@ -417,8 +417,8 @@ impl Authenticator {
 
     /// Forgets all tokens, and every failure, of all grants.
     ///
-    /// A fetch in flight goes on for those who wait for it, but its token is not cached. A store keeps
-    /// its tokens.
+    /// A fetch in flight goes on for those who wait for it, but its token is not cached. A store
+    /// keeps its tokens.
     pub fn clear(&self) {
         self.0.cache.clear();
     }
@@ -428,8 +428,8 @@ impl Authenticator {
     ///
     /// The token that was refused is forgotten (see [`invalidate`](Self::invalidate)). Where that
     /// is not done, since it has just replaced another refused one, there is no second call. A
-    /// second 401 is returned as it is, but for a token that was asked for before the first refusal,
-    /// by a renewal under way or by another process: then there is a third call.
+    /// second 401 is returned as it is, but for a token that was asked for before the first
+    /// refusal, by a renewal under way or by another process: then there is a third call.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};

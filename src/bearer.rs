@@ -107,8 +107,8 @@ impl Bearer {
         Ok((next, token))
     }
 
-    /// The grant in use, unless it is the one that was rejected: another thread may have found a newer
-    /// one meanwhile. Else what the source says now.
+    /// The grant in use, unless it is the one that was rejected: another thread may have found a
+    /// newer one meanwhile. Else what the source says now.
     fn grant(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
         let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| grant != old);
         if let Some(newer) = self.current().clone().filter(is_newer) {

@@ -234,17 +234,17 @@ impl Builder {
     /// Sets where processes keep a token that they share; nowhere by default.
     ///
     /// For programs that run from cron or a shell, and for fleets: see [the crate's
-    /// documentation](super#one-token-for-many-processes), which says what a store can and can't do.
-    /// [`FileStore`](super::FileStore) is one for the processes of a machine. A single process that
-    /// keeps running needs none.
+    /// documentation](super#one-token-for-many-processes), which says what a store can and can't
+    /// do. [`FileStore`](super::FileStore) is one for the processes of a machine. A single process
+    /// that keeps running needs none.
     ///
     /// A fetch or renewal looks there first. What it finds is used if it was stored for the same
-    /// grant and token endpoint and has time left. Else the process that gets the store's lease asks
-    /// the token endpoint and stores what it gets, and the others wait for that, for half of
-    /// [`timeout`](Self::timeout) at most, less a random 0 to 25 %; a renewal does not wait: it
-    /// is due again later, and goes without the lease in the last quarter of its window. A lease is
-    /// asked for a quarter of the time that the fetch has, and no more than half of what the token in
-    /// hand has left.
+    /// grant and token endpoint and has time left. Else the process that gets the store's lease
+    /// asks the token endpoint and stores what it gets, and the others wait for that, for half of
+    /// [`timeout`](Self::timeout) at most, less a random 0 to 25 %; a renewal does not wait: it is
+    /// due again later, and goes without the lease in the last quarter of its window. A lease is
+    /// asked for a quarter of the time that the fetch has, and no more than half of what the token
+    /// in hand has left.
     ///
     /// A store that fails, or takes longer than a quarter of `timeout` for a call, is told in the
     /// log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for 30 s. Meanwhile, and for

@@ -105,8 +105,8 @@ impl Cache {
         Lead { cache: Arc::clone(self), hash, flight: Some(flight) }
     }
 
-    /// Forgets this very token, never a newer one, nor one that has just replaced a refused one, and
-    /// returns how long ago it arrived. A fetch in flight goes on, and fills the cache.
+    /// Forgets this very token, never a newer one, nor one that has just replaced a refused one,
+    /// and returns how long ago it arrived. A fetch in flight goes on, and fills the cache.
     pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Duration> {
         let hash = self.keys.hash_of(grant);
         let mut state = self.lock();

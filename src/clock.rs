@@ -25,8 +25,8 @@ impl Moment {
         self.monotonic < later.monotonic && self.wall < later.wall
     }
 
-    /// The time since an earlier moment, by the clock that says less; nothing if one says that it is
-    /// later.
+    /// The time since an earlier moment, by the clock that says less; nothing if one says that it
+    /// is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         earlier.until(self.monotonic).min(wall)

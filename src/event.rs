@@ -48,8 +48,8 @@ pub enum Event<'a> {
         /// How long ago the token had arrived.
         age: Duration,
     },
-    /// A store failed or was too slow, and is left alone for 30 s: meanwhile the endpoint is asked as
-    /// if there were none.
+    /// A store failed or was too slow, and is left alone for 30 s: meanwhile the endpoint is asked
+    /// as if there were none.
     #[non_exhaustive]
     StoreFailed {
         /// The client identifier of the grant.

@@ -27,8 +27,8 @@
 //!
 //! In scope: the token request, for the two grant types that WeSeeDo offers, carrying the token to
 //! the API, and sharing it between processes. Out of scope: the API itself, async, any other OAuth2
-//! flow, and KPN's resold gateway, whose token request is another one. There is no async runtime, no
-//! thread but those that [end with one renewal](#threads), and no `unsafe`.
+//! flow, and KPN's resold gateway, whose token request is another one. There is no async runtime,
+//! no thread but those that [end with one renewal](#threads), and no `unsafe`.
 //!
 //! **Check the token endpoint's path**, which WeSeeDo's page does not print: see
 //! [`Builder::token_path`].

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How one grant stands, for health checks: [`Authenticator::status`](super::Authenticator::status).
+/// How one grant stands, for health checks:
+/// [`Authenticator::status`](super::Authenticator::status).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {

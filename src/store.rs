@@ -51,30 +51,31 @@ impl fmt::Debug for Stored {
 /// A store sees no secret and no token. Its keys are 64 lower-case hexadecimal digits, derived from
 /// the whole grant, secrets included, and the token endpoint; its values are encrypted with another
 /// key from the same source. What it loses, mixes up or makes up is a token that was not found, at
-/// worst; what it brings back too late is over. See [the crate's documentation](super#one-token-for-many-processes)
-/// for who can do what with it.
+/// worst; what it brings back too late is over. See [the crate's
+/// documentation](super#one-token-for-many-processes) for who can do what with it.
 ///
 /// # What an implementation must do
 ///
 /// - Bound each call in time, a look-up of a host name, a new connection and the giving back of a
-///   lease included: the calling thread waits for it. Stay well below a quarter of [`Builder::timeout`](super::Builder::timeout)
-///   (2.5 s by default), after which a store counts as failed.
+///   lease included: the calling thread waits for it. Stay well below a quarter of
+///   [`Builder::timeout`](super::Builder::timeout) (2.5 s by default), after which a store counts
+///   as failed.
 /// - Bear calls from many threads at once, and not panic: the panic would be that of the call which
 ///   needed a token. Who waits for another process's token makes two calls every 50 to 100 ms.
-/// - Give back the very bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB at
-///   most.
+/// - Give back the very bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB
+///   at most.
 /// - Save as a whole: who loads at the same time gets the old value or the new one.
 /// - Make what was saved visible to all processes before the lease is given back.
 /// - Remove only if the value is still the one that is given, in one step.
 /// - Give a lease to one holder at a time, in this process or another, and free it when its time is
-///   up, or else when its holder has died. Give it back only if it is still held, and without a panic.
-///   A lease is no value: keep it under a name that is no key.
+///   up, or else when its holder has died. Give it back only if it is still held, and without a
+///   panic. A lease is no value: keep it under a name that is no key.
 /// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
 ///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep
 ///   passwords out of its text.
 ///
-/// `tests/it/contract.rs` in this crate's sources checks these points: copy it and call `check` with
-/// your store.
+/// `tests/it/contract.rs` in this crate's sources checks these points: copy it and call `check`
+/// with your store.
 ///
 /// # Example
 ///
@@ -269,8 +270,8 @@ impl Fleet {
         Self { store, token_endpoint, patience, refresh_before, state: Mutex::default() }
     }
 
-    /// Looks for the fleet's token, and else for the turn to fetch it. `expect` is told by when each
-    /// call of the store is to be over, and when it is.
+    /// Looks for the fleet's token, and else for the turn to fetch it. `expect` is told by when
+    /// each call of the store is to be over, and when it is.
     pub(crate) fn look(
         &self,
         grant: &Grant,
@@ -515,7 +516,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Seals a token that was fetched, before anybody gets it: what the API refuses is told by that.
+    /// Seals a token that was fetched, before anybody gets it: what the API refuses is told by
+    /// that.
     pub(crate) fn seal(&self, token: &Token) {
         if !self.is_left_alone
             && let Some(sealed) = self.seal.seal(token)

@@ -592,7 +592,8 @@ fn api_calls(run: &mut Runner) {
 }
 
 fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
-    // Serves the token request and one API call, which it answers with the header that came with it.
+    // Serves the token request and one API call, which it answers with the header that came with
+    // it.
     let endpoint = Endpoint::start(false, |n, request| match n {
         0 => whole(),
         _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],

@@ -25,8 +25,8 @@ pub(crate) struct Flight {
     landed: Condvar,
 }
 
-/// How a flight ended. It is small: what a variant leaves unused is copied to the heap as it was found
-/// on the stack, where pieces of secrets may have been.
+/// How a flight ended. It is small: what a variant leaves unused is copied to the heap as it was
+/// found on the stack, where pieces of secrets may have been.
 pub(crate) enum Landing {
     Token(Token),
     Failed(Box<Error>),

@@ -26,12 +26,13 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// umask); one that is there is left as it is. It should be the program's own, and on a local disk.
 /// For each grant there are two small files of mode 0600: the token, encrypted, and one to be
 /// locked. What is saved is written under another name and then renamed, so that nobody reads half
-/// of it. A file that is torn, foreign or of another version is no token, and the next save replaces
-/// it. The lease is the operating system's lock, which ends with its process, and with nothing else;
-/// where the file system has none, processes that need a token at the same time all ask for one.
+/// of it. A file that is torn, foreign or of another version is no token, and the next save
+/// replaces it. The lease is the operating system's lock, which ends when it is given back or
+/// its process ends, and not after a time; where the file system has none, processes that need a
+/// token at the same time all ask for one.
 ///
-/// Files of grants that are no longer used stay behind. They may be deleted at any time: a `.lock` that
-/// a process holds costs a second token request at worst.
+/// Files of grants that are no longer used stay behind. They may be deleted at any time: a `.lock`
+/// that a process holds costs a second token request at worst.
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,

@@ -22,8 +22,8 @@ pub(crate) fn left(
     by_wall.min(lifetime).min(by_store.unwrap_or(lifetime))
 }
 
-/// Whether a stored token that has so much left is taken. A renewal takes it only if it outlasts the
-/// token in hand and is not within its own window of renewal, which is at most so long.
+/// Whether a stored token that has so much left is taken. A renewal takes it only if it outlasts
+/// the token in hand and is not within its own window of renewal, which is at most so long.
 pub(crate) fn is_taken(left: Duration, window: Duration, in_hand: Option<Duration>) -> bool {
     match in_hand {
         None => !left.is_zero(),
@@ -31,9 +31,9 @@ pub(crate) fn is_taken(left: Duration, window: Duration, in_hand: Option<Duratio
     }
 }
 
-/// How long a lease lasts: a quarter of the time that there is for a fetch, so that those who wait can
-/// still have it if its holder dies; and half of what the token in hand has left, so that another
-/// process can renew it then.
+/// How long a lease lasts: a quarter of the time that there is for a fetch, so that those who wait
+/// can still have it if its holder dies; and half of what the token in hand has left, so that
+/// another process can renew it then.
 pub(crate) fn lease(time: Duration, token_left: Option<Duration>) -> Duration {
     (time / 4).min(token_left.unwrap_or(time) / 2).max(LEAST_LEASE)
 }
@@ -46,8 +46,8 @@ pub(crate) fn patience(time: Duration) -> Duration {
 
 /// Whether a renewal leaves it to the process that has the lease. Leases are so short that others
 /// have had it by the last quarter of the window, unless nobody ever gives it back; then each goes
-/// without it, at a moment of its own. Tries are a tenth of the window apart, and one is in the last
-/// eighth.
+/// without it, at a moment of its own. Tries are a tenth of the window apart, and one is in the
+/// last eighth.
 pub(crate) fn is_left_to_holder(token_left: Duration, window: Duration) -> bool {
     token_left > window / 8 + jitter::part_of(window / 8)
 }

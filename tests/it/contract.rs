@@ -1,8 +1,8 @@
 //! Checks an implementation of `TokenStore` against the trait's contract.
 //!
 //! It needs nothing but the crate: copy this file into your tests and call [`check`] with your
-//! store, and [`check_that_leases_end`] if its leases end when their time is up. For a store without
-//! leases, [`check_values`] is all.
+//! store, and [`check_that_leases_end`] if its leases end when their time is up. For a store
+//! without leases, [`check_values`] is all.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

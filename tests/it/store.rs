@@ -198,7 +198,8 @@ fn directory_that_vanishes_is_made_anew() {
 #[cfg(unix)]
 fn full_disk_costs_no_call() {
     let (server, directory) = (server(), Directory::new());
-    // No file may have a byte, the log as little as the token's; to try is an error and not the end.
+    // No file may have a byte, the log as little as the token's; to try is an error and not the
+    // end.
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" 2>\"$1\""]);
     let logs = Directory::new();

@@ -85,8 +85,8 @@ impl Server {
     }
 }
 
-/// Asks for a token from who does not give one, and checks that the call ends in time, with an error
-/// that may pass, which it returns.
+/// Asks for a token from who does not give one, and checks that the call ends in time, with an
+/// error that may pass, which it returns.
 #[track_caller]
 pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) -> Error {
     let start = Instant::now();
