@@ -277,3 +277,21 @@ fn refused_token_is_fetched_once_more_however_many_refuse_it() {
         assert_eq!(world.requests(), 2);
     });
 }
+
+#[test]
+#[cfg(feature = "store")]
+fn leader_that_hangs_in_a_store_is_passed() {
+    loom::model(|| {
+        let world = World::new();
+        let Claim::Fetch(lead) = world.cache.claim(&world.grant, world.start) else { panic!() };
+        let hanging = spawn(&world, |world| {
+            lead.expect(Some(world.start.monotonic));
+            lead
+        });
+        world.get_named("t", world.start);
+        let lead = hanging.join().unwrap();
+        let theirs = lead.overtaken_by(&world.grant, world.start).unwrap();
+        assert_eq!(theirs.access_token(), "t");
+        assert_eq!(world.requests(), 1);
+    });
+}
