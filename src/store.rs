@@ -253,6 +253,8 @@ pub(crate) enum Found {
 pub(crate) struct Turn<'a> {
     fleet: &'a Fleet,
     seal: Seal,
+    /// What the token is stored under.
+    name: String,
     lease: Option<Lease>,
     /// Whether there is a store to save in.
     is_left_alone: bool,
@@ -281,7 +283,9 @@ impl Fleet {
         clock: impl Fn() -> Moment,
     ) -> (Found, Turn<'_>) {
         let seal = Seal::new(&self.token_endpoint, grant);
-        let mut turn = Turn { fleet: self, seal, lease: None, is_left_alone: true, failure: None };
+        let name = seal.name();
+        let mut turn =
+            Turn { fleet: self, seal, name, lease: None, is_left_alone: true, failure: None };
         let mut found = Found::Nothing;
         if !self.is_left_alone(clock().monotonic) {
             match turn.look(in_hand, deadline, expect, clock) {
@@ -424,11 +428,9 @@ impl Turn<'_> {
             }
             let token_left = in_hand.map(|token| token.lifetime().left(now));
             let at_most = policy::lease(now.until(deadline), token_left);
-            let name = self.seal.name();
             // One that came too slowly is given back too, after the landing.
-            let lease = &mut self.lease;
             self.fleet.call(&clock, &expect, |store| {
-                *lease = store.lease(&name, at_most)?;
+                self.lease = store.lease(&self.name, at_most)?;
                 Ok(())
             })?;
             // Who had the lease may have saved a token since.
@@ -480,11 +482,10 @@ impl Turn<'_> {
         expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> Result<Option<Token>, StoreError> {
-        let Self { fleet, seal, .. } = self;
-        let name = seal.name();
+        let Self { fleet, seal, name, .. } = self;
         // What the store says of the time left may be as old as the question.
         let asked = clock();
-        let Some(stored) = fleet.call(&clock, expect, |store| store.load(&name))? else {
+        let Some(stored) = fleet.call(&clock, expect, |store| store.load(name))? else {
             return Ok(None);
         };
         let now = asked.told_by_wall_of(clock());
@@ -546,17 +547,16 @@ impl Turn<'_> {
     }
 
     fn save(&self, sealed: &[u8], clock: impl Fn() -> Moment) -> Result<(), StoreError> {
-        let Self { fleet, seal, .. } = self;
+        let Self { fleet, name, .. } = self;
         let now = clock();
         let left = fleet.left(sealed, now);
         if left.is_zero() || fleet.is_left_alone(now.monotonic) {
             return Ok(());
         }
-        let name = seal.name();
-        fleet.call(&clock, |_| {}, |store| store.save(&name, sealed, left))?;
+        fleet.call(&clock, |_| {}, |store| store.save(name, sealed, left))?;
         // It may have been refused, and removed, before it was there.
         if fleet.left(sealed, clock()).is_zero() {
-            fleet.call(clock, |_| {}, |store| store.remove(&name, sealed))?;
+            fleet.call(clock, |_| {}, |store| store.remove(name, sealed))?;
         }
         Ok(())
     }
