@@ -55,6 +55,16 @@ struct Errand<'a> {
     is_brief: bool,
 }
 
+/// Where a token came from that was fetched beside a store.
+#[cfg(feature = "store")]
+#[derive(PartialEq)]
+enum Source {
+    Endpoint,
+    Store,
+    /// It has told the others already.
+    AnotherThread,
+}
+
 impl Authenticator {
     pub(crate) fn from_parts(
         cache: Arc<Cache>,
@@ -137,33 +147,33 @@ impl Authenticator {
         clock: impl Fn() -> Moment + Clone + Send + 'static,
     ) -> Result<Token, Error> {
         let mut now = clock();
-        let start = now.monotonic;
-        // Not worked out for a hit, which needs none.
-        let deadline = || start + self.0.timeout;
+        let (start, mut time) = (now.monotonic, self.0.timeout);
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
-                    let token = self.renew(token, lead, grant, deadline(), now, &clock);
-                    // A store may have taken all the time that the token had left.
-                    if !token.lifetime().is_over(clock()) {
+                    let token = self.renew(token, lead, grant, start + time, now, &clock);
+                    now = clock();
+                    if !token.lifetime().is_over(now) {
                         return Ok(token);
                     }
+                    // A store took all that the token had left, which must not cost the call.
+                    let passed = now.monotonic.saturating_duration_since(start);
+                    time = time.max(passed + self.0.timeout / 2);
                 }
-                Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
+                Claim::Wait(flight) => match flight.wait(start + time, &clock) {
                     Waited::Outcome(outcome) => return outcome,
-                    Waited::StartOver => {}
+                    Waited::StartOver => now = clock(),
                     Waited::InVain => return Err(self.timed_out()),
                 },
                 Claim::Failed(error) => return Err(error),
                 // Hands over to a waiter that has time left.
-                Claim::Fetch(_) if now.monotonic >= deadline() => return Err(self.timed_out()),
+                Claim::Fetch(_) if now.monotonic >= start + time => return Err(self.timed_out()),
                 Claim::Fetch(lead) => {
-                    let errand = Errand::new(grant, None, deadline());
+                    let errand = Errand::new(grant, None, start + time);
                     return self.fetch(lead, &errand, &clock);
                 }
             }
-            now = clock();
         }
     }
 
@@ -236,43 +246,46 @@ impl Authenticator {
         let mut errand = *errand;
         let is_renewal = errand.in_hand.is_some();
         let expect = |by| lead.expect(by);
-        let Errand { grant, in_hand, deadline, .. } = errand;
-        let (found, mut turn) = fleet.look(grant, in_hand, deadline, expect, &clock);
-        let (outcome, is_from_store) = match found {
-            Found::Token(token) => (Ok(token), true),
+        let Errand { grant, in_hand, deadline, is_brief, .. } = errand;
+        let (found, mut turn) = fleet.look(grant, in_hand, deadline, is_brief, expect, &clock);
+        // Those who went past this call while it hung in the store.
+        let overtaken = || {
+            let token = lead.overtaken_by(grant, deadline, &clock)?;
+            Some((Ok(token), Source::AnotherThread))
+        };
+        let (outcome, source) = match found {
+            Found::Token(token) => (Ok(token), Source::Store),
             // It is due again later.
             Found::BeingRenewed(token) => return Ok(token),
-            Found::Nothing => {
-                // While the store hung, others went past it.
-                if let Some(token) = lead.overtaken_by(grant, clock()) {
-                    self.tell_of_store(grant, turn.end(None, &clock));
-                    return Ok(token);
-                }
+            Found::Nothing => overtaken().unwrap_or_else(|| {
                 if !is_renewal {
                     // What the store has taken must not cost the call.
-                    errand.deadline = turn.deadline(errand.deadline, clock().monotonic);
+                    errand.deadline = turn.deadline(deadline, clock().monotonic);
                     errand.first_attempt = self.0.timeout / 2;
                 }
                 match self.try_until(&errand, &clock) {
                     Ok(token) => {
                         turn.seal(&token);
-                        (Ok(token), false)
+                        (Ok(token), Source::Endpoint)
                     }
-                    Err(error) if is_renewal || !error.is_transient() => (Err(error), false),
-                    // Another process may have been luckier meanwhile.
-                    Err(error) => match turn.look_again(expect, &clock) {
-                        Some(token) => (Ok(token), true),
-                        None => (Err(error), false),
-                    },
+                    Err(error) => {
+                        // Another process may have been luckier meanwhile.
+                        let is_looked_for = !is_renewal && error.is_transient();
+                        let found = is_looked_for.then(|| turn.look_again(expect, &clock));
+                        let found = found.flatten().map(|token| (Ok(token), Source::Store));
+                        found.or_else(overtaken).unwrap_or((Err(error), Source::Endpoint))
+                    }
                 }
-            }
+            }),
         };
         let now = clock();
         errand.land(lead, &outcome, now);
-        let fetched = outcome.as_ref().ok().filter(|_| !is_from_store);
+        let fetched = outcome.as_ref().ok().filter(|_| source == Source::Endpoint);
         let failure = turn.end(fetched, &clock);
-        self.tell(&errand, &outcome, is_from_store, start, now);
-        self.tell_of_store(errand.grant, failure);
+        if source != Source::AnotherThread {
+            self.tell(&errand, &outcome, source == Source::Store, start, now);
+        }
+        self.tell_of_store(grant, failure);
         outcome
     }
 

@@ -238,15 +238,26 @@ impl Lead {
         self.flight.iter().for_each(|flight| flight.expect(by));
     }
 
-    /// The token of those who have taken over meanwhile.
+    /// Returns the token of those who have taken over meanwhile, or waits for it until `deadline`.
     #[cfg(feature = "store")]
-    pub(crate) fn overtaken_by(&self, grant: &Grant, now: Moment) -> Option<Token> {
+    pub(crate) fn overtaken_by(
+        &self,
+        grant: &Grant,
+        deadline: Instant,
+        clock: impl Fn() -> Moment,
+    ) -> Option<Token> {
         let flight = self.flight.as_ref()?;
         let state = self.cache.lock();
         let entry = state.find(self.hash, grant).filter(|entry| !entry.is_flown_by(flight))?;
-        match entry.decide(now) {
-            Decision::Hit(token) | Decision::Renew(token) => Some(token.clone()),
-            Decision::Wait(_) | Decision::Failed(_) | Decision::Fetch => None,
+        let successor = match entry.decide(clock()) {
+            Decision::Hit(token) | Decision::Renew(token) => return Some(token.clone()),
+            Decision::Wait(flight) => Arc::clone(flight),
+            Decision::Failed(_) | Decision::Fetch => return None,
+        };
+        drop(state);
+        match successor.wait(deadline, clock) {
+            Waited::Outcome(outcome) => outcome.ok(),
+            Waited::StartOver | Waited::InVain => None,
         }
     }
 

@@ -272,13 +272,15 @@ impl Fleet {
         Self { store, token_endpoint, patience, refresh_before, state: Mutex::default() }
     }
 
-    /// Looks for the fleet's token, and else for the turn to fetch it. `expect` is told by when
-    /// each call of the store is to be over, and when it is.
+    /// Looks for the fleet's token, and else for the turn to fetch it, which takes little of the
+    /// time where that is brief. `expect` is told by when each call of the store is to be over, and
+    /// when it is.
     pub(crate) fn look(
         &self,
         grant: &Grant,
         in_hand: Option<&Token>,
         deadline: Instant,
+        is_brief: bool,
         expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> (Found, Turn<'_>) {
@@ -288,7 +290,7 @@ impl Fleet {
             Turn { fleet: self, seal, name, lease: None, is_left_alone: true, failure: None };
         let mut found = Found::Nothing;
         if !self.is_left_alone(clock().monotonic) {
-            match turn.look(in_hand, deadline, expect, clock) {
+            match turn.look(in_hand, deadline, is_brief, expect, clock) {
                 Ok(looked) => (found, turn.is_left_alone) = (looked, false),
                 Err(error) => turn.failure = Some(error),
             }
@@ -410,6 +412,7 @@ impl Turn<'_> {
         &mut self,
         in_hand: Option<&Token>,
         deadline: Instant,
+        is_brief: bool,
         expect: impl Fn(Option<Instant>),
         clock: impl Fn() -> Moment,
     ) -> Result<Found, StoreError> {
@@ -420,7 +423,7 @@ impl Turn<'_> {
         let start = clock();
         let patience = policy::patience(start.until(deadline));
         // A renewal by its caller is short: three calls that are so slow would take too much of it.
-        let is_slow = |now: Moment| in_hand.is_some() && now.until(deadline) < time * 5 / 6;
+        let is_slow = |now: Moment| is_brief && now.until(deadline) < time * 5 / 6;
         loop {
             let now = clock();
             if is_slow(now) {

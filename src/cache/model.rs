@@ -290,7 +290,8 @@ fn leader_that_hangs_in_a_store_is_passed() {
         });
         world.get_named("t", world.start);
         let lead = hanging.join().unwrap();
-        let theirs = lead.overtaken_by(&world.grant, world.start).unwrap();
+        let theirs = lead.overtaken_by(&world.grant, world.over().monotonic, || world.start);
+        let theirs = theirs.unwrap();
         assert_eq!(theirs.access_token(), "t");
         assert_eq!(world.requests(), 1);
     });

@@ -39,15 +39,19 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Creates a store in a directory, which need not be there yet. No I/O is done.
+    /// Creates a store in a directory, which need not be there yet. No I/O is done. A relative path
+    /// is one from where the program is when the store is used.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into() }
     }
 
     fn path(&self, key: &str) -> io::Result<PathBuf> {
+        let invalid = |reason| Err(io::Error::new(ErrorKind::InvalidInput, reason));
+        if self.directory.as_os_str().is_empty() {
+            return invalid("an empty path is no directory: for the current one, give \".\"");
+        }
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            let reason = "a key names a file: it must be ASCII letters and digits";
-            return Err(io::Error::new(ErrorKind::InvalidInput, reason));
+            return invalid("a key names a file: it must be ASCII letters and digits");
         }
         Ok(self.directory.join(key))
     }
@@ -99,7 +103,10 @@ impl FileStore {
         let file = match create(&path) {
             // To be written too: NFS locks nothing else.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                OpenOptions::new().read(true).write(true).open(path)?
+                let opened = OpenOptions::new().read(true).write(true).open(path);
+                // Deleted in between: as good as taken.
+                let Some(file) = if_there(opened)? else { return Ok(None) };
+                file
             }
             file => file?,
         };

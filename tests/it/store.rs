@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, process, thread};
@@ -20,10 +20,10 @@ use crate::shelf::Shelf;
 use crate::support::{HOUR, Server, grant, read_request, token_answer, wait_until};
 
 /// A directory that is not there yet, and is gone at the end.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("weseedo-auth-store-{}-{count}", process::id());
@@ -308,6 +308,30 @@ fn key_that_is_no_file_name_is_refused() {
         store.lease(key, HOUR).unwrap_err();
     }
     assert!(!directory.0.exists());
+}
+
+#[test]
+fn empty_path_is_refused() {
+    let error = FileStore::new("").lease("key", HOUR).unwrap_err().to_string();
+    assert_eq!(error, ": an empty path is no directory: for the current one, give \".\"");
+}
+
+#[test]
+fn lock_that_is_deleted_meanwhile_is_no_failure() {
+    let directory = Directory::new();
+    let store = directory.store();
+    let lock = directory.0.join("key.lock");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                let _ = fs::remove_file(&lock);
+            }
+        });
+        let outcome = (0..50_000).try_for_each(|_| store.lease("key", HOUR).map(drop));
+        is_over.store(true, Ordering::SeqCst);
+        outcome.unwrap();
+    });
 }
 
 #[test]

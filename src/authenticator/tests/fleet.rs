@@ -446,6 +446,59 @@ fn store_that_hangs_holds_nobody_up_for_longer_than_a_quarter_of_the_timeout() {
 }
 
 #[test]
+fn call_that_hung_waits_for_those_who_went_past_it_and_still_fetch() {
+    let endpoint = Gate::closed();
+    let theirs = endpoint.clone();
+    let world = World::answering(move |n| {
+        theirs.pass();
+        token_for_an_hour(&format!("t{n}"))
+    });
+    let process = world.process();
+    let gate = world.hangs("");
+    thread::scope(|scope| {
+        let hung = scope.spawn(|| process.get());
+        wait_until(|| world.shelf.calls() == "load");
+        process.clock.advance(SECOND * 16, SECOND * 16);
+        let other = scope.spawn(|| process.get());
+        wait_until(|| world.requests() == 1);
+        gate.open();
+        // Long enough for it to have asked the endpoint.
+        thread::sleep(Duration::from_millis(300));
+        endpoint.open();
+        assert_eq!((hung.join().unwrap(), other.join().unwrap()), ("t0".into(), "t0".into()));
+    });
+    assert_eq!(world.requests(), 1);
+}
+
+#[test]
+fn call_that_hung_after_the_endpoint_failed_has_the_token_of_those_who_went_past_it() {
+    let world = World::answering(|n| match n {
+        0 => answer("503 Busy", "", ""),
+        n => token_for_an_hour(&format!("t{n}")),
+    });
+    let process = world.process();
+    let gate = Gate::closed();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let (theirs, count) = (gate.clone(), Arc::clone(&loads));
+    world.shelf.before(move |call| {
+        // The one after the endpoint has failed.
+        if call == "load" && count.fetch_add(1, Ordering::SeqCst) == 2 {
+            theirs.pass();
+        }
+        Ok(())
+    });
+    thread::scope(|scope| {
+        let hung = scope.spawn(|| process.get());
+        wait_until(|| loads.load(Ordering::SeqCst) == 3);
+        process.clock.advance(SECOND * 16, SECOND * 16);
+        assert_eq!(process.get(), "t1");
+        gate.open();
+        assert_eq!(hung.join().unwrap(), "t1");
+    });
+    assert!(process.told().starts_with("fetched from endpoint, store failed"));
+}
+
+#[test]
 fn renewal_that_hung_while_others_went_past_it_is_no_failure() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
@@ -662,6 +715,31 @@ fn renewal_by_the_caller_that_outlasts_the_token_ends_with_another() {
     process.get();
     world.slows(&process, "give", SECOND * 10);
     assert_eq!(process.get_after(HOUR - SECOND * 5), "t2");
+}
+
+#[test]
+fn renewal_by_the_caller_that_takes_more_than_all_the_time_costs_no_call() {
+    for slow in ["load", "lease"] {
+        let world = World::new();
+        let process = world.process();
+        process.get();
+        world.slows(&process, slow, MINUTE * 2);
+        assert_eq!(process.get_after(HOUR - SECOND * 30), "t1");
+    }
+}
+
+#[test]
+fn renewal_in_a_thread_asks_a_slow_store_for_the_lease() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.renew_in_background(true));
+    process.get();
+    let _theirs = world.shelf.lease(&world.shelf.value().0, MINUTE).unwrap();
+    world.shelf.calls();
+    world.slows(&process, "load", SECOND * 14);
+    process.get_after(HOUR - MINUTE * 3);
+    wait_until(|| !process.authenticator.status(&process.grant).is_fetching);
+    assert_eq!(world.shelf.calls(), "load lease load");
+    assert_eq!(world.requests(), 1);
 }
 
 #[test]
