@@ -147,33 +147,37 @@ impl Authenticator {
         clock: impl Fn() -> Moment + Clone + Send + 'static,
     ) -> Result<Token, Error> {
         let mut now = clock();
-        let (start, mut time) = (now.monotonic, self.0.timeout);
+        let (start, mut time, mut is_second) = (now.monotonic, self.0.timeout, false);
         loop {
-            match self.0.cache.claim(grant, now) {
+            let outcome = match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
-                    let token = self.renew(token, lead, grant, start + time, now, &clock);
-                    now = clock();
-                    if !token.lifetime().is_over(now) {
-                        return Ok(token);
-                    }
-                    // A store took all that the token had left, which must not cost the call.
-                    let passed = now.monotonic.saturating_duration_since(start);
-                    time = time.max(passed + self.0.timeout / 2);
+                    Ok(self.renew(token, lead, grant, start + time, now, &clock))
                 }
                 Claim::Wait(flight) => match flight.wait(start + time, &clock) {
                     Waited::Outcome(outcome) => return outcome,
-                    Waited::StartOver => now = clock(),
+                    Waited::StartOver => {
+                        now = clock();
+                        continue;
+                    }
                     Waited::InVain => return Err(self.timed_out()),
                 },
                 Claim::Failed(error) => return Err(error),
                 // Hands over to a waiter that has time left.
                 Claim::Fetch(_) if now.monotonic >= start + time => return Err(self.timed_out()),
                 Claim::Fetch(lead) => {
-                    let errand = Errand::new(grant, None, start + time);
-                    return self.fetch(lead, &errand, &clock);
+                    self.fetch(lead, &Errand::new(grant, None, start + time), &clock)
                 }
+            };
+            now = clock();
+            let is_over = outcome.as_ref().is_ok_and(|token| token.lifetime().is_over(now));
+            if is_second || !is_over {
+                return outcome;
             }
+            // A store took all the time that the token had, which must not cost the call.
+            is_second = true;
+            let passed = now.monotonic.saturating_duration_since(start);
+            time = time.max(passed + self.0.timeout / 2);
         }
     }
 
@@ -260,7 +264,7 @@ impl Authenticator {
             Found::Nothing => overtaken().unwrap_or_else(|| {
                 if !is_renewal {
                     // What the store has taken must not cost the call.
-                    errand.deadline = turn.deadline(deadline, clock().monotonic);
+                    errand.deadline = turn.deadline(deadline, start, clock());
                     errand.first_attempt = self.0.timeout / 2;
                 }
                 match self.try_until(&errand, &clock) {

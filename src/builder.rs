@@ -81,7 +81,8 @@ impl Builder {
     /// 10 s by default.
     ///
     /// Each attempt but the last gets half of what is left. A call that finds a valid token takes
-    /// none of it: its renewal has as long, in a thread. More than a year counts as a year.
+    /// none of it: its renewal has as long, in a thread. More than a year counts as a year. A store
+    /// that fails may add the time that it took.
     #[must_use]
     pub fn timeout(mut self, whole_call: Duration) -> Self {
         self.timeout = whole_call;
@@ -249,8 +250,9 @@ impl Builder {
     /// A store that fails, or takes longer than a quarter of `timeout` for a call, is told in the
     /// log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for 30 s. Meanwhile, and for
     /// the very call, the token endpoint is asked as if there were none; if there is no token in
-    /// hand, that gets at least half of `timeout`, however late it is. The time that a store takes
-    /// can't be bounded from outside: it is the implementation that keeps its calls short.
+    /// hand, that gets at least half of `timeout`, as far as it was the store that took the time.
+    /// That time can't be bounded from outside: it is the implementation that keeps its calls
+    /// short. A token that ended meanwhile is not returned: the call asks for another, once.
     ///
     /// A second call replaces the first.
     ///

@@ -509,15 +509,14 @@ impl Turn<'_> {
         Ok(Some(token).filter(|_| clock().is_before(end)))
     }
 
-    /// Until when the token endpoint may take for a call that has no token in hand: a store that
-    /// failed does not cost the call for want of time.
-    pub(crate) fn deadline(&self, deadline: Instant, now: Instant) -> Instant {
-        match self.failure {
-            Some(_) => now
-                .checked_add(self.fleet.patience * 2)
-                .map_or(deadline, |at_least| deadline.max(at_least)),
-            None => deadline,
+    /// Until when the token endpoint may take for a call that has no token in hand, and began to look
+    /// in the store at `start`.
+    pub(crate) fn deadline(&self, deadline: Instant, start: Moment, now: Moment) -> Instant {
+        if self.failure.is_none() {
+            return deadline;
         }
+        let took = start.until(now.monotonic);
+        policy::deadline(deadline, took, now.monotonic, self.fleet.patience * 2)
     }
 
     /// Seals a token that was fetched, before anybody gets it: what the API refuses is told by

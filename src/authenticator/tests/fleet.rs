@@ -729,6 +729,17 @@ fn renewal_by_the_caller_that_takes_more_than_all_the_time_costs_no_call() {
 }
 
 #[test]
+fn token_that_ends_while_it_is_saved_is_not_returned() {
+    for slow in ["save", "give"] {
+        let world = World::new();
+        let process = world.process();
+        world.slows(&process, slow, HOUR);
+        assert_eq!(process.get(), "t1");
+        assert_eq!(process.get(), "t1", "the store is left alone");
+    }
+}
+
+#[test]
 fn renewal_in_a_thread_asks_a_slow_store_for_the_lease() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
