@@ -284,8 +284,7 @@ impl Authenticator {
         };
         let now = clock();
         errand.land(lead, &outcome, now);
-        let fetched = outcome.as_ref().ok().filter(|_| source == Source::Endpoint);
-        let failure = turn.end(fetched, &clock);
+        let failure = turn.end(outcome.as_ref().ok(), source == Source::Endpoint, &clock);
         if source != Source::AnotherThread {
             self.tell(&errand, &outcome, source == Source::Store, start, now);
         }

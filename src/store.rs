@@ -380,11 +380,12 @@ impl Fleet {
             let text = format!("took {took:.1?}, longer than a quarter of the timeout");
             outcome = Err(text.into());
         }
-        if let Err(error) = &outcome {
-            warn!("the token store is left alone for 30 s, and the token endpoint asked: {error}");
-            self.lock().left_alone_until = now.checked_add(LEFT_ALONE);
-        }
-        outcome
+        outcome.inspect_err(|error| self.leave_alone(error, now))
+    }
+
+    fn leave_alone(&self, error: &StoreError, now: Instant) {
+        warn!("the token store is left alone for 30 s, and the token endpoint asked: {error}");
+        self.lock().left_alone_until = now.checked_add(LEFT_ALONE);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -529,23 +530,34 @@ impl Turn<'_> {
         }
     }
 
-    /// Saves a token that was fetched, gives the lease back, and returns how the store failed in
+    /// Saves the token if it was fetched, gives the lease back, and returns how the store failed in
     /// this turn. Nobody waits for that but the caller: the token has landed.
     pub(crate) fn end(
         mut self,
-        fetched: Option<&Token>,
+        token: Option<&Token>,
+        is_fetched: bool,
         clock: impl Fn() -> Moment,
     ) -> Option<StoreError> {
-        let sealed = fetched.and_then(|token| token.sealed().get());
+        let sealed = token.filter(|_| is_fetched).and_then(|token| token.sealed().get());
         let saved = sealed.map_or(Ok(()), |sealed| self.save(sealed, &clock));
         let given_back = self.lease.take().map_or(Ok(()), |lease| {
             let give_back = |_: &dyn TokenStore| {
                 drop(lease);
                 Ok(())
             };
-            self.fleet.call(clock, |_| {}, give_back)
+            self.fleet.call(&clock, |_| {}, give_back)
         });
-        self.failure.or(saved.err()).or(given_back.err())
+        let failure = self.failure.or(saved.err()).or(given_back.err());
+        let now = clock();
+        if failure.is_some()
+            || self.is_left_alone
+            || token.is_none_or(|token| !token.lifetime().is_over(now))
+        {
+            return failure;
+        }
+        let error = "took all the time that the token had left".into();
+        self.fleet.leave_alone(&error, now.monotonic);
+        Some(error)
     }
 
     fn save(&self, sealed: &[u8], clock: impl Fn() -> Moment) -> Result<(), StoreError> {

@@ -737,6 +737,16 @@ fn token_that_ends_while_it_is_saved_is_not_returned() {
         assert_eq!(process.get(), "t1");
         assert_eq!(process.get(), "t1", "the store is left alone");
     }
+    // Slow is relative: both take less than a quarter of the timeout.
+    let world = World::answering(|n| token_answer(&format!("t{n}"), SECOND * 21));
+    let process = world.process();
+    world.slows(&process, "", SECOND * 11);
+    assert_eq!(process.get(), "t1");
+    assert_eq!(
+        process.told(),
+        "fetched from endpoint, store failed: took all the time that the token had left, \
+         fetched from endpoint"
+    );
 }
 
 #[test]
