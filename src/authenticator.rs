@@ -15,7 +15,7 @@ use crate::grant::Grant;
 use crate::jitter;
 use crate::status::Status;
 #[cfg(feature = "store")]
-use crate::store::{Fleet, Found, StoreError};
+use crate::store::{Fleet, Found, StoreError, Turn};
 use crate::token::Token;
 
 /// The longest that a renewal may hold up the caller who makes it, where no thread can.
@@ -61,7 +61,7 @@ struct Errand<'a> {
 enum Source {
     Endpoint,
     Store,
-    /// It has told the others already.
+    /// One of this process, which has told its event.
     AnotherThread,
 }
 
@@ -114,8 +114,10 @@ impl Authenticator {
     /// window later, or after the server's `Retry-After`. Where no thread can be had, or with
     /// [`renew_in_background(false)`](super::Builder::renew_in_background), the call renews the
     /// token itself, in one attempt of at most half of what the token has left, 3 s and `timeout`,
-    /// and returns the old one if that fails. Should that be over by then, since a store took its
-    /// time, the call goes on as without a token.
+    /// and returns the old one if that fails.
+    ///
+    /// Should a token be over when it is to be returned, since a store took its time, another one
+    /// is fetched, once and without the store, for which there is at least half of `timeout`.
     ///
     /// Failures are remembered for a moment, per grant. One is held against nobody; after more in a
     /// row the endpoint is left alone for 100 ms, 200 ms and so on up to 2 s after a transient one
@@ -166,7 +168,12 @@ impl Authenticator {
                 // Hands over to a waiter that has time left.
                 Claim::Fetch(_) if now.monotonic >= start + time => return Err(self.timed_out()),
                 Claim::Fetch(lead) => {
-                    self.fetch(lead, &Errand::new(grant, None, start + time), &clock)
+                    let errand = Errand::new(grant, None, start + time);
+                    if is_second {
+                        self.fetch_alone(lead, &errand, &clock)
+                    } else {
+                        self.fetch(lead, &errand, &clock)
+                    }
                 }
             };
             now = clock();
@@ -174,7 +181,8 @@ impl Authenticator {
             if is_second || !is_over {
                 return outcome;
             }
-            // A store took all the time that the token had, which must not cost the call.
+            // A store, a hook or a suspend took all the time that the token had, which must not
+            // cost the call. It goes on past the store.
             is_second = true;
             let passed = now.monotonic.saturating_duration_since(start);
             time = time.max(passed + self.0.timeout / 2);
@@ -229,6 +237,16 @@ impl Authenticator {
         if let Some(fleet) = &self.0.fleet {
             return self.fetch_for(fleet, lead, errand, clock);
         }
+        self.fetch_alone(lead, errand, clock)
+    }
+
+    /// Fetches for this process.
+    fn fetch_alone(
+        &self,
+        lead: Lead,
+        errand: &Errand<'_>,
+        clock: impl Fn() -> Moment,
+    ) -> Result<Token, Error> {
         let start = clock();
         let outcome = self.try_until(errand, &clock);
         let now = clock();
@@ -252,21 +270,23 @@ impl Authenticator {
         let expect = |by| lead.expect(by);
         let Errand { grant, in_hand, deadline, is_brief, .. } = errand;
         let (found, mut turn) = fleet.look(grant, in_hand, deadline, is_brief, expect, &clock);
+        if !is_renewal {
+            // What the store has taken must not cost the call.
+            errand.deadline = turn.deadline(deadline, start, clock());
+            errand.first_attempt = self.0.timeout / 2;
+        }
+        let deadline = errand.deadline;
         // Those who went past this call while it hung in the store.
-        let overtaken = || {
-            let token = lead.overtaken_by(grant, deadline, &clock)?;
+        let overtaken = |turn: &Turn<'_>| {
+            let until = turn.waits_for_others_until(deadline, clock());
+            let token = lead.overtaken_by(grant, until, &clock)?;
             Some((Ok(token), Source::AnotherThread))
         };
         let (outcome, source) = match found {
             Found::Token(token) => (Ok(token), Source::Store),
             // It is due again later.
             Found::BeingRenewed(token) => return Ok(token),
-            Found::Nothing => overtaken().unwrap_or_else(|| {
-                if !is_renewal {
-                    // What the store has taken must not cost the call.
-                    errand.deadline = turn.deadline(deadline, start, clock());
-                    errand.first_attempt = self.0.timeout / 2;
-                }
+            Found::Nothing => overtaken(&turn).unwrap_or_else(|| {
                 match self.try_until(&errand, &clock) {
                     Ok(token) => {
                         turn.seal(&token);
@@ -277,14 +297,16 @@ impl Authenticator {
                         let is_looked_for = !is_renewal && error.is_transient();
                         let found = is_looked_for.then(|| turn.look_again(expect, &clock));
                         let found = found.flatten().map(|token| (Ok(token), Source::Store));
-                        found.or_else(overtaken).unwrap_or((Err(error), Source::Endpoint))
+                        let found = found.or_else(|| overtaken(&turn));
+                        found.unwrap_or((Err(error), Source::Endpoint))
                     }
                 }
             }),
         };
         let now = clock();
         errand.land(lead, &outcome, now);
-        let failure = turn.end(outcome.as_ref().ok(), source == Source::Endpoint, &clock);
+        let fetched = outcome.as_ref().ok().filter(|_| source == Source::Endpoint);
+        let failure = turn.end(fetched, &clock);
         if source != Source::AnotherThread {
             self.tell(&errand, &outcome, source == Source::Store, start, now);
         }

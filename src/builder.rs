@@ -82,7 +82,7 @@ impl Builder {
     ///
     /// Each attempt but the last gets half of what is left. A call that finds a valid token takes
     /// none of it: its renewal has as long, in a thread. More than a year counts as a year. A store
-    /// that fails may add the time that it took.
+    /// that fails may add the time that it took, and one that outlasts the token half of `timeout`.
     #[must_use]
     pub fn timeout(mut self, whole_call: Duration) -> Self {
         self.timeout = whole_call;
@@ -247,13 +247,12 @@ impl Builder {
     /// asked for a quarter of the time that the fetch has, and no more than half of what the token
     /// in hand has left.
     ///
-    /// A store that fails, or takes longer than a quarter of `timeout` for a call or than the token
-    /// lasts, is told in the log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for
-    /// 30 s. Meanwhile, and for the very call, the token endpoint is asked as if there were none; if
-    /// there is no token in hand, that gets at least half of `timeout`, as far as it was the store
-    /// that took the time. That time can't be bounded from outside: it is the implementation that
-    /// keeps its calls short. A token that ended meanwhile is not returned: the call asks for
-    /// another, once.
+    /// A store that fails, or takes longer than a quarter of `timeout` for a call, is told in the
+    /// log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for 30 s. Meanwhile, and for
+    /// the very call, the token endpoint is asked as if there were none. If there is no token in
+    /// hand, a call may take longer than `timeout` then, by what the store took, so that the
+    /// endpoint has half of `timeout`. What the store takes can't be bounded from outside: it is
+    /// the implementation that keeps its calls short.
     ///
     /// A second call replaces the first.
     ///

@@ -238,7 +238,8 @@ impl Lead {
         self.flight.iter().for_each(|flight| flight.expect(by));
     }
 
-    /// Returns the token of those who have taken over meanwhile, or waits for it until `deadline`.
+    /// Returns the token of those who have taken over meanwhile, or started over after the grant
+    /// was forgotten; waits for it until `deadline`.
     #[cfg(feature = "store")]
     pub(crate) fn overtaken_by(
         &self,

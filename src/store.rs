@@ -272,9 +272,9 @@ impl Fleet {
         Self { store, token_endpoint, patience, refresh_before, state: Mutex::default() }
     }
 
-    /// Looks for the fleet's token, and else for the turn to fetch it, which takes little of the
-    /// time where that is brief. `expect` is told by when each call of the store is to be over, and
-    /// when it is.
+    /// Looks for the fleet's token, and else for the turn to fetch it, with few calls of a slow
+    /// store where the time is brief. `expect` is told by when each call of the store is to be
+    /// over, and when it is.
     pub(crate) fn look(
         &self,
         grant: &Grant,
@@ -369,23 +369,22 @@ impl Fleet {
         let start = clock().monotonic;
         let entry = (process::id(), start);
         self.lock().calls.push(entry);
-        let ended = Ended { fleet: self, entry };
+        // At the end: until then, the store is left alone for a call that took too long.
+        let _ended = Ended { fleet: self, entry };
         expect(start.checked_add(self.patience));
         let mut outcome = call(&*self.store);
         expect(None);
-        drop(ended);
         let now = clock().monotonic;
         let took = now.saturating_duration_since(start);
         if outcome.is_ok() && took > self.patience {
             let text = format!("took {took:.1?}, longer than a quarter of the timeout");
             outcome = Err(text.into());
         }
-        outcome.inspect_err(|error| self.leave_alone(error, now))
-    }
-
-    fn leave_alone(&self, error: &StoreError, now: Instant) {
-        warn!("the token store is left alone for 30 s, and the token endpoint asked: {error}");
-        self.lock().left_alone_until = now.checked_add(LEFT_ALONE);
+        if let Err(error) = &outcome {
+            warn!("the token store is left alone for 30 s, and the token endpoint asked: {error}");
+            self.lock().left_alone_until = now.checked_add(LEFT_ALONE);
+        }
+        outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -510,14 +509,23 @@ impl Turn<'_> {
         Ok(Some(token).filter(|_| clock().is_before(end)))
     }
 
-    /// Until when the token endpoint may take for a call that has no token in hand, and began to look
-    /// in the store at `start`.
+    /// Until when the token endpoint may take for a call that has no token in hand, and began to
+    /// look in the store at `start`.
     pub(crate) fn deadline(&self, deadline: Instant, start: Moment, now: Moment) -> Instant {
         if self.failure.is_none() {
             return deadline;
         }
         let took = start.until(now.monotonic);
         policy::deadline(deadline, took, now.monotonic, self.fleet.patience * 2)
+    }
+
+    /// Until when to wait for a thread that went past the store, which failed in this turn: for
+    /// half of the time. Not at all where that thread may be waiting for the lease of this turn.
+    pub(crate) fn waits_for_others_until(&self, deadline: Instant, now: Moment) -> Instant {
+        if self.failure.is_none() || self.lease.is_some() {
+            return now.monotonic;
+        }
+        now.plus(now.until(deadline) / 2).monotonic
     }
 
     /// Seals a token that was fetched, before anybody gets it: what the API refuses is told by
@@ -530,34 +538,23 @@ impl Turn<'_> {
         }
     }
 
-    /// Saves the token if it was fetched, gives the lease back, and returns how the store failed in
+    /// Saves a token that was fetched, gives the lease back, and returns how the store failed in
     /// this turn. Nobody waits for that but the caller: the token has landed.
     pub(crate) fn end(
         mut self,
-        token: Option<&Token>,
-        is_fetched: bool,
+        fetched: Option<&Token>,
         clock: impl Fn() -> Moment,
     ) -> Option<StoreError> {
-        let sealed = token.filter(|_| is_fetched).and_then(|token| token.sealed().get());
+        let sealed = fetched.and_then(|token| token.sealed().get());
         let saved = sealed.map_or(Ok(()), |sealed| self.save(sealed, &clock));
         let given_back = self.lease.take().map_or(Ok(()), |lease| {
             let give_back = |_: &dyn TokenStore| {
                 drop(lease);
                 Ok(())
             };
-            self.fleet.call(&clock, |_| {}, give_back)
+            self.fleet.call(clock, |_| {}, give_back)
         });
-        let failure = self.failure.or(saved.err()).or(given_back.err());
-        let now = clock();
-        if failure.is_some()
-            || self.is_left_alone
-            || token.is_none_or(|token| !token.lifetime().is_over(now))
-        {
-            return failure;
-        }
-        let error = "took all the time that the token had left".into();
-        self.fleet.leave_alone(&error, now.monotonic);
-        Some(error)
+        self.failure.or(saved.err()).or(given_back.err())
     }
 
     fn save(&self, sealed: &[u8], clock: impl Fn() -> Moment) -> Result<(), StoreError> {

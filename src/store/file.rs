@@ -136,7 +136,9 @@ impl FileStore {
     }
 
     fn told<T>(&self, outcome: io::Result<T>) -> Result<T, StoreError> {
-        outcome.map_err(|error| format!("{}: {error}", self.directory.display()).into())
+        outcome.map_err(|error| {
+            format!("token directory '{}': {error}", self.directory.display()).into()
+        })
     }
 }
 

@@ -44,15 +44,15 @@ pub(crate) fn patience(time: Duration) -> Duration {
     jitter::shortened(time / 2)
 }
 
-/// Until when the token endpoint may take after a store failed: at least so long from now on, as far
-/// as it was the store that `took` the time.
+/// Until when the token endpoint may take after a store failed: `wanted` from now on, but no longer
+/// after the deadline than the store `took`.
 pub(crate) fn deadline(
     deadline: Instant,
     took: Duration,
     now: Instant,
-    at_least: Duration,
+    wanted: Duration,
 ) -> Instant {
-    let later = deadline.checked_add(took).zip(now.checked_add(at_least));
+    let later = deadline.checked_add(took).zip(now.checked_add(wanted));
     later.map_or(deadline, |(at_most, wanted)| deadline.max(wanted.min(at_most)))
 }
 

@@ -471,6 +471,65 @@ fn call_that_hung_waits_for_those_who_went_past_it_and_still_fetch() {
 }
 
 #[test]
+fn call_that_hung_does_not_lose_its_time_on_others_whose_request_stalls() {
+    for stalls in [1, 2] {
+        let stall = Gate::closed();
+        let theirs = stall.clone();
+        let world = World::answering(move |n| {
+            if n < stalls {
+                theirs.pass();
+            }
+            token_for_an_hour(&format!("t{n}"))
+        });
+        let process = world.process_with(|builder| builder.timeout(SECOND * 4));
+        let gate = world.hangs("");
+        let get = || process.authenticator.get_token(&process.grant);
+        thread::scope(|scope| {
+            let start = Instant::now();
+            let hung = scope.spawn(get);
+            wait_until(|| world.shelf.calls() == "load");
+            let _other = scope.spawn(get);
+            wait_until(|| world.requests() == 1);
+            gate.open();
+            let outcome = hung.join().unwrap();
+            let took = start.elapsed();
+            assert!(outcome.is_ok() == (stalls == 1), "{outcome:?}");
+            // The timeout, and what the store took.
+            assert!(took < SECOND * 11 / 2, "{took:?}");
+            stall.open();
+        });
+    }
+}
+
+#[test]
+fn fetches_before_and_after_a_grant_was_forgotten_do_not_wait_for_each_other() {
+    let world = World::new();
+    let process = world.process_with(|builder| builder.timeout(SECOND * 8));
+    let (gate, loads) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
+    let (theirs, count) = (gate.clone(), Arc::clone(&loads));
+    world.shelf.before(move |call| {
+        // The one by the first fetch that has the lease.
+        if call == "load" && count.fetch_add(1, Ordering::SeqCst) == 1 {
+            theirs.pass();
+        }
+        Ok(())
+    });
+    let get = || process.authenticator.get_token(&process.grant).unwrap();
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let first = scope.spawn(get);
+        wait_until(|| loads.load(Ordering::SeqCst) == 2);
+        process.authenticator.forget(&process.grant);
+        let second = scope.spawn(get);
+        wait_until(|| loads.load(Ordering::SeqCst) == 4);
+        gate.open();
+        first.join().unwrap();
+        second.join().unwrap();
+        assert!(start.elapsed() < SECOND * 2, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
 fn call_that_hung_after_the_endpoint_failed_has_the_token_of_those_who_went_past_it() {
     let world = World::answering(|n| match n {
         0 => answer("503 Busy", "", ""),
@@ -719,12 +778,17 @@ fn renewal_by_the_caller_that_outlasts_the_token_ends_with_another() {
 
 #[test]
 fn renewal_by_the_caller_that_takes_more_than_all_the_time_costs_no_call() {
-    for slow in ["load", "lease"] {
-        let world = World::new();
+    for (slow, time) in [("load", MINUTE * 2), ("lease", MINUTE * 2), ("", SECOND * 14)] {
+        let world = World::answering(|n| {
+            if n > 0 {
+                thread::sleep(Duration::from_millis(300));
+            }
+            token_for_an_hour(&format!("t{n}"))
+        });
         let process = world.process();
         process.get();
-        world.slows(&process, slow, MINUTE * 2);
-        assert_eq!(process.get_after(HOUR - SECOND * 30), "t1");
+        world.slows(&process, slow, time);
+        assert_eq!(process.get_after(HOUR - SECOND * 5), "t1");
     }
 }
 
@@ -737,16 +801,27 @@ fn token_that_ends_while_it_is_saved_is_not_returned() {
         assert_eq!(process.get(), "t1");
         assert_eq!(process.get(), "t1", "the store is left alone");
     }
-    // Slow is relative: both take less than a quarter of the timeout.
+    // Each call takes less than a quarter of the timeout.
     let world = World::answering(|n| token_answer(&format!("t{n}"), SECOND * 21));
     let process = world.process();
     world.slows(&process, "", SECOND * 11);
     assert_eq!(process.get(), "t1");
-    assert_eq!(
-        process.told(),
-        "fetched from endpoint, store failed: took all the time that the token had left, \
-         fetched from endpoint"
-    );
+    assert_eq!(world.shelf.calls(), "load lease load save give");
+}
+
+#[test]
+fn token_that_ends_while_a_hook_runs_is_replaced_once() {
+    let world = World::answering(|n| token_answer(&format!("t{n}"), SECOND * 21));
+    let moved = Arc::new(Mutex::new(None::<Clock>));
+    let theirs = Arc::clone(&moved);
+    let process = world.process_with(|builder| {
+        builder.on_event(move |_| {
+            theirs.lock().unwrap().iter().for_each(|clock| clock.advance(MINUTE, MINUTE));
+        })
+    });
+    *moved.lock().unwrap() = Some(process.clock.clone());
+    assert_eq!(process.get(), "t1");
+    assert_eq!(world.requests(), 2);
 }
 
 #[test]
