@@ -23,9 +23,9 @@ mod shelf;
 mod support;
 
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::{env, fs, process};
+use std::{env, fs};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -35,7 +35,7 @@ use weseedo_auth::{Authenticator, Environment, FileStore, Grant, TokenStore};
 use crate::fleet::{Cost, Deaths};
 use crate::measure::{Bench, print, section, time};
 use crate::shelf::Shelf;
-use crate::support::{HOUR, Server, token_answer};
+use crate::support::{Directory, HOUR, Server, token_answer};
 
 fn main() {
     let args: Vec<_> = env::args().skip(1).collect();
@@ -64,6 +64,7 @@ impl Bench {
         let base_url = server.base_url.replace("http:", "https:");
         let directory = Directory::new();
         let (certificate, tokens) = (directory.0.join("certificate"), directory.0.join("tokens"));
+        fs::create_dir(&directory.0).unwrap();
         fs::write(&certificate, trusted.der()).unwrap();
         let find = || time(1, || start(&[base_url.as_ref(), &certificate, &tokens]));
         let fetch = || time(1, || start(&[base_url.as_ref(), &certificate]));
@@ -214,24 +215,6 @@ fn name_and_key() -> ([u8; 64], LessSafeKey) {
     prk.expand(&[ID.as_bytes()], Both).unwrap().fill(&mut both).unwrap();
     let key = UnboundKey::new(&CHACHA20_POLY1305, &both[32..]).unwrap();
     (both, LessSafeKey::new(key))
-}
-
-/// A directory of this process, which is gone at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let name = format!("weseedo-auth-bench-{}", process::id());
-        let directory = env::temp_dir().join(name);
-        fs::create_dir(&directory).unwrap();
-        Self(directory)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 const ID: &str = "b1946ac9-2492-4d23-9c8f-5a1f0c3e7d42";

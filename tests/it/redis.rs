@@ -19,8 +19,7 @@ use weseedo_auth::{Authenticator, Builder, Environment, Event, Grant, TokenStore
 
 use crate::contract;
 use crate::examples::set_variables;
-use crate::store::Directory;
-use crate::support::{HOUR, Server, grant, token_answer, wait_until};
+use crate::support::{Directory, HOUR, Server, grant, pem, token_answer, wait_until};
 use redis_store::RedisStore;
 use redis_store::redis_server::{RedisServer, start_on};
 
@@ -355,36 +354,38 @@ fn server_that_takes_no_more_costs_no_call() {
     assert!(failures.len() == 1 && failures[0].contains("maxmemory"), "{failures:?}");
 }
 
-/// A process with this timeout gets the lease, and is killed while it waits for the endpoint, which
-/// answers all others.
-fn server_whose_first_client_is_killed(redis: &RedisServer, timeout: Duration) -> Server {
+/// How long a call takes that has this timeout, after a process with a timeout of its own was
+/// killed while it had the lease and waited for the endpoint.
+#[track_caller]
+fn delay_by_a_killed_holder(
+    redis: &RedisServer,
+    holders_timeout: Duration,
+    timeout: Duration,
+) -> Duration {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
-    let mut holder = process(&redis.url(), &server, timeout).spawn().unwrap();
+    let mut holder = process(&redis.url(), &server, holders_timeout).spawn().unwrap();
     wait_until(|| server.connections() == 1);
     holder.kill().unwrap();
     holder.wait().unwrap();
-    server
+    let builder = server.builder().timeout(timeout).store(redis.store());
+    let start = Instant::now();
+    assert_eq!(get(&builder.build().unwrap()), "t");
+    start.elapsed()
 }
 
 #[test]
 fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most() {
     let Some(redis) = redis() else { return };
-    let server = server_whose_first_client_is_killed(&redis, SECOND * 60);
-    let builder = server.builder().timeout(SECOND * 4).store(redis.store());
-    let start = Instant::now();
-    assert_eq!(get(&builder.build().unwrap()), "t");
-    assert!(start.elapsed() > SECOND && start.elapsed() < SECOND * 3, "{:?}", start.elapsed());
+    let delay = delay_by_a_killed_holder(&redis, SECOND * 60, SECOND * 4);
+    assert!(delay > SECOND && delay < SECOND * 3, "{delay:?}");
     assert_eq!(redis.ask::<usize>("DBSIZE"), 2, "a token and the lease");
 }
 
 #[test]
 fn lease_of_a_killed_process_ends_when_its_time_is_up() {
     let Some(redis) = redis() else { return };
-    let server = server_whose_first_client_is_killed(&redis, SECOND * 2);
-    let builder = server.builder().timeout(SECOND * 60).store(redis.store());
-    let start = Instant::now();
-    assert_eq!(get(&builder.build().unwrap()), "t");
-    assert!(start.elapsed() < SECOND * 3, "{:?}", start.elapsed());
+    let delay = delay_by_a_killed_holder(&redis, SECOND * 2, SECOND * 60);
+    assert!(delay < SECOND * 3, "{delay:?}");
 }
 
 #[test]
@@ -413,24 +414,6 @@ fn password_and_tls_come_from_the_url() {
     assert_eq!(server.connections(), 1);
     let error = RedisStore::new(&url).unwrap().load("key").unwrap_err();
     assert!(error.to_string().contains("certificate"), "it is trusted by nobody else: {error}");
-}
-
-/// What OpenSSL reads.
-fn pem(label: &str, der: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in der.chunks(48) {
-        for three in line.chunks(3) {
-            let byte = |i| three.get(i).map_or(0, |byte| usize::from(*byte));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for i in 0..4 {
-                let digit = char::from(DIGITS[bits >> (18 - 6 * i) & 63]);
-                text.push(if i > three.len() { '=' } else { digit });
-            }
-        }
-        text.push('\n');
-    }
-    text + &format!("-----END {label}-----\n")
 }
 
 #[test]

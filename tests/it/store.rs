@@ -7,29 +7,19 @@ use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, process, thread};
 
 use weseedo_auth::{Authenticator, Event, FileStore, Grant, Lease, StoreError, Stored, TokenStore};
 
 use crate::contract;
 use crate::examples::{program, set_variables};
 use crate::shelf::Shelf;
-use crate::support::{HOUR, Server, grant, read_request, token_answer, wait_until};
-
-/// A directory that is not there yet, and is gone at the end.
-pub struct Directory(pub PathBuf);
+use crate::support::{Directory, HOUR, Server, grant, read_request, token_answer, wait_until};
 
 impl Directory {
-    pub fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("weseedo-auth-store-{}-{count}", process::id());
-        Self(env::temp_dir().join(name))
-    }
-
     fn store(&self) -> FileStore {
         FileStore::new(&self.0)
     }
@@ -45,12 +35,6 @@ impl Directory {
         let files = self.files();
         assert_eq!(files.len(), 1, "{files:?}");
         files.into_iter().next().unwrap()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -3,10 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+#[cfg(feature = "store")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+#[cfg(feature = "store")]
+use std::{env, fs, process};
 
 use mockito::{Mock, ServerGuard};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
@@ -246,4 +250,44 @@ pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<Ser
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::from(key))
             .unwrap();
     (Certificate::from_der(certificate.der()).to_owned(), Arc::new(config))
+}
+
+/// RFC 7468 section 2.
+#[cfg(any(
+    all(feature = "store", unix),
+    all(feature = "wipe", feature = "native-tls", target_os = "linux")
+))]
+pub fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(*group.get(i).unwrap_or(&0)));
+            let digits = (0..=group.len()).map(|i| ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]);
+            text.extend(digits.chain([b'='; 2]).take(4).map(char::from));
+        }
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
+}
+
+/// A directory that is not there yet, and is gone at the end.
+#[cfg(feature = "store")]
+pub struct Directory(pub PathBuf);
+
+#[cfg(feature = "store")]
+impl Directory {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("weseedo-auth-{}-{count}", process::id());
+        Self(env::temp_dir().join(name))
+    }
+}
+
+#[cfg(feature = "store")]
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

@@ -159,7 +159,7 @@ fn roots_of_the_system_are_read_once() {
             continue;
         }
         let (trusted, config) = certificate(&params("127.0.0.1"));
-        std::fs::write(&file, pem(trusted.der())).unwrap();
+        std::fs::write(&file, crate::support::pem("CERTIFICATE", trusted.der())).unwrap();
         let (_server, authenticator, _) =
             server(*provider, config, Some(RootCerts::PlatformVerifier));
         authenticator.get_token(&grant()).unwrap();
@@ -167,22 +167,6 @@ fn roots_of_the_system_are_read_once() {
         authenticator.forget(&grant());
         authenticator.get_token(&grant()).unwrap();
     }
-}
-
-/// RFC 7468 section 2.
-#[cfg(all(feature = "wipe", feature = "native-tls", target_os = "linux"))]
-fn pem(der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(*group.get(i).unwrap_or(&0)));
-            let digits = (0..=group.len()).map(|i| ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]);
-            text.extend(digits.chain([b'='; 2]).take(4).map(char::from));
-        }
-        text.push('\n');
-    }
-    text + "-----END CERTIFICATE-----\n"
 }
 
 #[test]

@@ -85,6 +85,20 @@ impl World {
         });
         gate
     }
+
+    /// From now on the load after so many others hangs until the gate is opened; and how many there
+    /// were.
+    fn hangs_in_load(&self, after: usize) -> (Gate, Arc<AtomicUsize>) {
+        let (gate, loads) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
+        let (theirs, count) = (gate.clone(), Arc::clone(&loads));
+        self.shelf.before(move |call| {
+            if call == "load" && count.fetch_add(1, Ordering::SeqCst) == after {
+                theirs.pass();
+            }
+            Ok(())
+        });
+        (gate, loads)
+    }
 }
 
 impl Process {
@@ -505,15 +519,8 @@ fn call_that_hung_does_not_lose_its_time_on_others_whose_request_stalls() {
 fn fetches_before_and_after_a_grant_was_forgotten_do_not_wait_for_each_other() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND * 8));
-    let (gate, loads) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
-    let (theirs, count) = (gate.clone(), Arc::clone(&loads));
-    world.shelf.before(move |call| {
-        // The one by the first fetch that has the lease.
-        if call == "load" && count.fetch_add(1, Ordering::SeqCst) == 1 {
-            theirs.pass();
-        }
-        Ok(())
-    });
+    // The one by the first fetch that has the lease.
+    let (gate, loads) = world.hangs_in_load(1);
     let get = || process.authenticator.get_token(&process.grant).unwrap();
     thread::scope(|scope| {
         let start = Instant::now();
@@ -536,16 +543,8 @@ fn call_that_hung_after_the_endpoint_failed_has_the_token_of_those_who_went_past
         n => token_for_an_hour(&format!("t{n}")),
     });
     let process = world.process();
-    let gate = Gate::closed();
-    let loads = Arc::new(AtomicUsize::new(0));
-    let (theirs, count) = (gate.clone(), Arc::clone(&loads));
-    world.shelf.before(move |call| {
-        // The one after the endpoint has failed.
-        if call == "load" && count.fetch_add(1, Ordering::SeqCst) == 2 {
-            theirs.pass();
-        }
-        Ok(())
-    });
+    // The one after the endpoint has failed.
+    let (gate, loads) = world.hangs_in_load(2);
     thread::scope(|scope| {
         let hung = scope.spawn(|| process.get());
         wait_until(|| loads.load(Ordering::SeqCst) == 3);
