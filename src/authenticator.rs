@@ -149,6 +149,7 @@ impl Authenticator {
         clock: impl Fn() -> Moment + Clone + Send + 'static,
     ) -> Result<Token, Error> {
         let mut now = clock();
+        // The deadline is not worked out for a hit, which needs none.
         let (start, mut time, mut is_second) = (now.monotonic, self.0.timeout, false);
         loop {
             let outcome = match self.0.cache.claim(grant, now) {
@@ -241,6 +242,7 @@ impl Authenticator {
     }
 
     /// Fetches for this process.
+    #[cold]
     fn fetch_alone(
         &self,
         lead: Lead,
@@ -294,11 +296,15 @@ impl Authenticator {
                     }
                     Err(error) => {
                         // Another process may have been luckier meanwhile.
-                        let is_looked_for = !is_renewal && error.is_transient();
-                        let found = is_looked_for.then(|| turn.look_again(expect, &clock));
-                        let found = found.flatten().map(|token| (Ok(token), Source::Store));
-                        let found = found.or_else(|| overtaken(&turn));
-                        found.unwrap_or((Err(error), Source::Endpoint))
+                        let found = if !is_renewal && error.is_transient() {
+                            turn.look_again(expect, &clock)
+                        } else {
+                            None
+                        };
+                        match found {
+                            Some(token) => (Ok(token), Source::Store),
+                            None => overtaken(&turn).unwrap_or((Err(error), Source::Endpoint)),
+                        }
                     }
                 }
             }),
