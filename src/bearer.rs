@@ -34,7 +34,7 @@ pub struct Bearer {
     authenticator: Authenticator,
     source: GrantSource,
     /// The grant in use. The lock is never held while the source is asked.
-    current: Arc<Mutex<Option<Arc<Grant>>>>,
+    current: Arc<Mutex<Option<Grant>>>,
 }
 
 impl Authenticator {
@@ -92,7 +92,7 @@ impl Authenticator {
 
 impl Bearer {
     /// A token for a call, and the grant that it belongs to.
-    fn token(&self) -> Result<(Arc<Grant>, Token), ureq::Error> {
+    fn token(&self) -> Result<(Grant, Token), ureq::Error> {
         let grant = self.grant(None)?;
         let rejected = match self.authenticator.get_token(&grant) {
             Ok(token) => return Ok((grant, token)),
@@ -109,8 +109,8 @@ impl Bearer {
 
     /// The grant in use, unless it is the one that was rejected: another thread may have found a
     /// newer one meanwhile. Else what the source says now.
-    fn grant(&self, rejected: Option<&Arc<Grant>>) -> Result<Arc<Grant>, ureq::Error> {
-        let is_newer = |grant: &Arc<Grant>| rejected.is_none_or(|old| grant != old);
+    fn grant(&self, rejected: Option<&Grant>) -> Result<Grant, ureq::Error> {
+        let is_newer = |grant: &Grant| rejected.is_none_or(|old| grant != old);
         if let Some(newer) = self.current().clone().filter(is_newer) {
             return Ok(newer);
         }
@@ -118,11 +118,11 @@ impl Bearer {
         let mut current = self.current();
         Ok(match current.clone().filter(is_newer) {
             Some(newer) => newer,
-            None => Arc::clone(current.insert(read)),
+            None => current.insert(read).clone(),
         })
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<Arc<Grant>>> {
+    fn current(&self) -> MutexGuard<'_, Option<Grant>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::config::ConfigBuilder;
@@ -6,12 +7,16 @@ use ureq::typestate::AgentScope;
 
 use crate::authenticator::Authenticator;
 use crate::cache::Cache;
+use crate::endpoint::retry::Retrying;
 use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
 use crate::event::{Event, Hook};
+use crate::source::Source;
 #[cfg(feature = "store")]
-use crate::store::{Fleet, TokenStore};
+use crate::store::TokenStore;
+#[cfg(feature = "store")]
+use crate::store::fleet::Fleet;
 
 const DEFAULT_TOKEN_PATH: &str = "/api/v2/oauth2/token";
 /// Longer is as good as for ever, and keeps deadlines within what an `Instant` can tell.
@@ -29,7 +34,9 @@ pub struct Builder {
     configure: Configure,
     hook: Hook,
     #[cfg(feature = "store")]
-    store: Option<Box<dyn TokenStore>>,
+    store: Option<Arc<dyn TokenStore>>,
+    #[cfg(not(feature = "store"))]
+    store: Option<std::convert::Infallible>,
 }
 
 impl Authenticator {
@@ -55,7 +62,6 @@ impl Authenticator {
             capacity: 1024,
             configure: Box::new(|config| config),
             hook: Box::new(|_| {}),
-            #[cfg(feature = "store")]
             store: None,
         }
     }
@@ -266,7 +272,7 @@ impl Builder {
     #[cfg(feature = "store")]
     #[must_use]
     pub fn store(mut self, store: impl TokenStore + 'static) -> Self {
-        self.store = Some(Box::new(store));
+        self.store = Some(Arc::new(store));
         self
     }
 
@@ -289,18 +295,22 @@ impl Builder {
         let address = Address::new(self.environment.base_url(), &self.token_path)?;
         let endpoint = Endpoint::new(address, self.configure)?;
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        #[cfg(feature = "store")]
-        let fleet = self.store.map(|store| {
-            let token_endpoint = endpoint.address().uri().to_string();
-            Fleet::new(store, token_endpoint, timeout, self.refresh_before)
-        });
+        let endpoint = Arc::new(endpoint);
+        let retrying = Retrying { endpoint: Arc::clone(&endpoint), timeout, retries: self.retries };
+        let source: Box<dyn Source> = match self.store {
+            None => Box::new(retrying),
+            #[cfg(feature = "store")]
+            Some(store) => {
+                let token_endpoint = endpoint.address().uri().to_string();
+                let origin = Box::new(retrying);
+                Box::new(Fleet::new(store, origin, token_endpoint, timeout, self.refresh_before))
+            }
+        };
         Ok(Authenticator::from_parts(
             Cache::new(self.capacity, self.refresh_before, timeout),
             endpoint,
-            #[cfg(feature = "store")]
-            fleet,
+            source,
             timeout,
-            self.retries,
             self.renew_in_background,
             self.hook,
         ))

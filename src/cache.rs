@@ -1,17 +1,12 @@
 mod entry;
 mod flight;
-mod hash;
 #[cfg(all(test, loom))]
 mod model;
-mod order;
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
-#[cfg(feature = "store")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
@@ -21,8 +16,6 @@ use std::sync::{Mutex, MutexGuard};
 use crate::cache::entry::{Decision, Entry, Known};
 use crate::cache::flight::lock;
 pub(crate) use crate::cache::flight::{Flight, Landing, Waited};
-use crate::cache::hash::{Identity, Keys};
-use crate::cache::order::Order;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::grant::Grant;
@@ -35,7 +28,6 @@ const HANDFUL: usize = 64;
 /// Tokens by grant, and who is fetching which. It is told the time and does no I/O.
 pub(crate) struct Cache {
     state: Mutex<State>,
-    keys: Keys,
     capacity: usize,
     refresh_before: Duration,
     /// The longest that a flight may last.
@@ -59,78 +51,70 @@ pub(crate) enum Claim {
 /// An entry is in one of the two orders if something is known that will be over.
 #[derive(Default)]
 struct State {
-    /// By the hash of their grants. Should two grants ever have one hash, the newer is kept.
-    entries: HashMap<u64, Entry, BuildHasherDefault<Identity>>,
+    entries: HashMap<Grant, Entry>,
     tokens: Order,
     failures: Order,
+    /// How many entries there have been.
+    count: u64,
 }
 
+/// By when what is known is over, and by the number of the entry. The monotonic clock will do: what
+/// is over by the wall clock alone is served to nobody, and dropped a little later.
+type Order = BTreeMap<(Instant, u64), Grant>;
+
 /// What is to be dropped out of the lock, since to wipe it takes a while.
-type Removed = (Known, Option<Entry>);
+type Removed = (Known, Option<(Grant, Entry)>);
 
 impl Cache {
     pub(crate) fn new(capacity: usize, refresh_before: Duration, timeout: Duration) -> Arc<Self> {
-        let (state, keys) = (Mutex::default(), Keys::random());
-        Arc::new(Self { state, keys, capacity, refresh_before, timeout })
+        Arc::new(Self { state: Mutex::default(), capacity, refresh_before, timeout })
     }
 
     #[inline]
     pub(crate) fn claim(self: &Arc<Self>, grant: &Grant, now: Moment) -> Claim {
-        // Out of the lock: the processor hashes while it gets at the lock.
-        let hash = self.keys.hash_of(grant);
         let mut state = self.lock();
-        let entry = state.find(hash, grant);
+        let entry = state.entries.get(grant);
         match entry.map_or(Decision::Fetch, |entry| entry.decide(now)) {
             Decision::Hit(token) => Claim::Hit(token.clone()),
             Decision::Renew(token) => {
                 let token = token.clone();
-                Claim::Renew(token, self.lead(&mut state, hash, grant, now))
+                Claim::Renew(token, self.lead(&mut state, grant, now))
             }
             Decision::Wait(flight) => Claim::Wait(Arc::clone(flight)),
             Decision::Failed(error) => Claim::Failed(error),
-            Decision::Fetch => Claim::Fetch(self.lead(&mut state, hash, grant, now)),
+            Decision::Fetch => Claim::Fetch(self.lead(&mut state, grant, now)),
         }
     }
 
     #[cold]
-    fn lead(self: &Arc<Self>, state: &mut State, hash: u64, grant: &Grant, now: Moment) -> Lead {
-        if state.find(hash, grant).is_none() {
-            // Another grant's, if there is one at all.
-            state.take(hash);
-            state.entries.remove(&hash);
-        }
+    fn lead(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Lead {
         let flight = Arc::new(Flight::new(now, self.timeout));
-        let entry = state.entries.entry(hash).or_insert_with(|| Entry::new(grant.clone()));
+        state.count += 1;
+        let entry = state.entries.entry(grant.clone()).or_insert(Entry::new(state.count));
         entry.start(&flight);
-        Lead { cache: Arc::clone(self), hash, flight: Some(flight) }
+        Lead { cache: Arc::clone(self), grant: grant.clone(), flight: Some(flight) }
     }
 
     /// Forgets this very token, never a newer one, nor one that has just replaced a refused one,
     /// and returns how long ago it arrived. A fetch in flight goes on, and fills the cache.
     pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Duration> {
-        let hash = self.keys.hash_of(grant);
         let mut state = self.lock();
-        let age = state.find(hash, grant)?.known.age_of(token, now)?;
-        let _forgotten =
-            (state.take(hash), state.put(hash, Known::refused(now), self.capacity, now));
+        let age = state.entries.get(grant)?.known.age_of(token, now)?;
+        let _forgotten = (state.take(grant), state.put(grant, Known::refused(now), self.capacity));
         drop(state);
         Some(age)
     }
 
     pub(crate) fn status(&self, grant: &Grant, now: Moment) -> Status {
-        let hash = self.keys.hash_of(grant);
-        self.lock().find(hash, grant).map_or(Status::UNKNOWN, |entry| entry.status(now))
+        self.lock().entries.get(grant).map_or(Status::UNKNOWN, |entry| entry.status(now))
     }
 
     /// Forgets all that is known of a grant. A fetch in flight goes on for those who wait for it,
     /// but no longer fills the cache.
     pub(crate) fn forget(&self, grant: &Grant) {
-        let hash = self.keys.hash_of(grant);
         let mut state = self.lock();
-        if state.find(hash, grant).is_some() {
-            let _forgotten = (state.take(hash), state.entries.remove(&hash));
-            drop(state);
-        }
+        let _forgotten = (state.take(grant), state.entries.remove_entry(grant));
+        drop(state);
     }
 
     /// Forgets all, as [`forget`](Self::forget) does.
@@ -155,72 +139,73 @@ impl Cache {
 }
 
 impl State {
-    #[inline]
-    fn find(&self, hash: u64, grant: &Grant) -> Option<&Entry> {
-        self.entries.get(&hash).filter(|entry| entry.grant == *grant)
-    }
-
-    /// Takes out what is known under a hash, to be put back or dropped.
-    fn take(&mut self, hash: u64) -> Known {
-        let known = self.entries.get_mut(&hash).map(|entry| mem::take(&mut entry.known));
-        let known = known.unwrap_or_default();
+    /// Takes out what is known of a grant, to be put back or dropped.
+    fn take(&mut self, grant: &Grant) -> Known {
+        let Some(entry) = self.entries.get_mut(grant) else { return Known::Nothing };
+        let (number, known) = (entry.number, mem::take(&mut entry.known));
         if let Some((order, end)) = self.place(&known) {
-            order.remove(end, hash);
+            order.remove(&(end, number));
         }
         known
     }
 
-    /// Notes what is known under a hash, after it was taken out. If that is one too many, evicts
-    /// the one that is over, or will be soonest: a token for a token, a failure for a failure.
-    fn put(&mut self, hash: u64, known: Known, capacity: usize, now: Moment) -> Option<Removed> {
+    /// Notes what is known of a grant, after it was taken out. If that is one too many, evicts the
+    /// one that will be over soonest: a token for a token, a failure for a failure.
+    fn put(&mut self, grant: &Grant, known: Known, capacity: usize) -> Option<Removed> {
+        let (key, entry) = self.entries.get_key_value(grant)?;
+        let (key, number) = (key.clone(), entry.number);
         let Some((order, end)) = self.place(&known) else {
-            return Some((known, self.remove_if_empty(hash)));
+            return Some((known, self.remove_if_empty(grant)));
         };
-        let evicted = order.over(now).or(order.first()).filter(|_| order.len() >= capacity);
-        order.insert(end, hash);
-        if let Some(entry) = self.entries.get_mut(&hash) {
-            entry.known = known;
-        }
-        evicted.map(|hash| self.remove(hash))
+        let evicted = if order.len() >= capacity { order.pop_first() } else { None };
+        order.insert((end, number), key);
+        self.entries.get_mut(grant)?.known = known;
+        evicted.map(|(_, grant)| self.remove(&grant))
     }
 
     /// Where in which order it stands.
-    fn place(&mut self, known: &Known) -> Option<(&mut Order, Moment)> {
-        match known {
-            Known::Nothing => None,
-            Known::Token(held) => Some((&mut self.tokens, held.end())),
-            Known::Refused { remembered } => Some((&mut self.failures, remembered.end())),
-            Known::Failed(failure) => Some((&mut self.failures, failure.remembered().end())),
-        }
+    fn place(&mut self, known: &Known) -> Option<(&mut Order, Instant)> {
+        let (order, end) = match known {
+            Known::Nothing => return None,
+            Known::Token(held) => (&mut self.tokens, held.end()),
+            Known::Refused { remembered } => (&mut self.failures, remembered.end()),
+            Known::Failed(failure) => (&mut self.failures, failure.remembered().end()),
+        };
+        Some((order, end.monotonic))
     }
 
-    /// Removes what is known under a hash; the entry stays if somebody is fetching.
-    fn remove(&mut self, hash: u64) -> Removed {
-        (self.take(hash), self.remove_if_empty(hash))
+    /// Removes what is known of a grant; the entry stays if somebody is fetching.
+    fn remove(&mut self, grant: &Grant) -> Removed {
+        (self.take(grant), self.remove_if_empty(grant))
     }
 
-    fn remove_if_empty(&mut self, hash: u64) -> Option<Entry> {
-        let is_empty = self.entries.get(&hash)?.is_empty();
-        is_empty.then(|| self.entries.remove(&hash))?
+    fn remove_if_empty(&mut self, grant: &Grant) -> Option<(Grant, Entry)> {
+        let is_empty = self.entries.get(grant)?.is_empty();
+        is_empty.then(|| self.entries.remove_entry(grant))?
     }
 
     /// Removes a handful of what is over.
     fn remove_over(&mut self, now: Moment) -> Vec<Removed> {
         let mut removed = Vec::new();
         while removed.len() < HANDFUL
-            && let Some(hash) = self.tokens.over(now).or(self.failures.over(now))
+            && let Some(grant) = over(&self.tokens, now).or_else(|| over(&self.failures, now))
         {
-            removed.push(self.remove(hash));
+            removed.push(self.remove(&grant));
         }
         removed
     }
+}
+
+fn over(order: &Order, now: Moment) -> Option<Grant> {
+    let first = order.first_key_value().filter(|((end, _), _)| *end <= now.monotonic);
+    first.map(|(_, grant)| grant.clone())
 }
 
 /// The duty to fetch or renew for everybody. Dropped without [`land`](Self::land), as by a panic,
 /// it hands over to a waiter.
 pub(crate) struct Lead {
     cache: Arc<Cache>,
-    hash: u64,
+    grant: Grant,
     /// `None` once landed.
     flight: Option<Arc<Flight>>,
 }
@@ -232,46 +217,17 @@ impl Lead {
         self.cache.sweep(now);
     }
 
-    /// Sets by when others take over unless it is heard of; `None` for its usual time.
-    #[cfg(feature = "store")]
-    pub(crate) fn expect(&self, by: Option<Instant>) {
-        self.flight.iter().for_each(|flight| flight.expect(by));
-    }
-
-    /// Returns the token of those who have taken over meanwhile, or started over after the grant
-    /// was forgotten; waits for it until `deadline`.
-    #[cfg(feature = "store")]
-    pub(crate) fn overtaken_by(
-        &self,
-        grant: &Grant,
-        deadline: Instant,
-        clock: impl Fn() -> Moment,
-    ) -> Option<Token> {
-        let flight = self.flight.as_ref()?;
-        let state = self.cache.lock();
-        let entry = state.find(self.hash, grant).filter(|entry| !entry.is_flown_by(flight))?;
-        let successor = match entry.decide(clock()) {
-            Decision::Hit(token) | Decision::Renew(token) => return Some(token.clone()),
-            Decision::Wait(flight) => Arc::clone(flight),
-            Decision::Failed(_) | Decision::Fetch => return None,
-        };
-        drop(state);
-        match successor.wait(deadline, clock) {
-            Waited::Outcome(outcome) => outcome.ok(),
-            Waited::StartOver | Waited::InVain => None,
-        }
-    }
-
     fn finish(&mut self, landing: Landing, now: Moment) {
         let Some(flight) = self.flight.take() else { return };
         let _evicted = {
             let mut state = self.cache.lock();
-            match state.entries.get_mut(&self.hash) {
+            match state.entries.get_mut(&self.grant) {
                 Some(entry) if entry.is_flown_by(&flight) => {
                     entry.flight = None;
                     let refresh_before = self.cache.refresh_before;
-                    let known = state.take(self.hash).after(&landing, &flight, refresh_before, now);
-                    state.put(self.hash, known, self.cache.capacity, now)
+                    let known =
+                        state.take(&self.grant).after(&landing, &flight, refresh_before, now);
+                    state.put(&self.grant, known, self.cache.capacity)
                 }
                 // The grant was forgotten meanwhile, or the flight taken for abandoned.
                 _ => None,
@@ -430,7 +386,7 @@ mod tests {
     /// What a claim would be, without making it.
     fn decision(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Decided {
         let state = cache.lock();
-        match state.find(cache.keys.hash_of(grant), grant).map(|entry| entry.decide(now)) {
+        match state.entries.get(grant).map(|entry| entry.decide(now)) {
             Some(Decision::Hit(_)) => Decided::Hit,
             Some(Decision::Failed(_)) => Decided::Failed,
             _ => Decided::Other,
@@ -451,7 +407,7 @@ mod tests {
     /// The client ids of all that is in the cache, in order.
     fn ids(cache: &Arc<Cache>) -> String {
         let state = cache.lock();
-        let mut ids: Vec<_> = state.entries.values().map(|e| e.grant.client_id()).collect();
+        let mut ids: Vec<_> = state.entries.keys().map(|grant| grant.client_id()).collect();
         ids.sort_unstable();
         ids.concat()
     }
@@ -740,21 +696,6 @@ mod tests {
     }
 
     #[test]
-    fn grants_that_share_a_hash_are_told_apart() {
-        let (cache, now) = (cache(2), Moment::now());
-        let (ours, theirs) = (grant("a"), grant("b"));
-        fill(&cache, &ours, "t", now, HOUR);
-        let hash = cache.keys.hash_of(&ours);
-        let mut state = cache.lock();
-        assert!(state.find(hash, &theirs).is_none());
-        let lead = cache.lead(&mut state, hash, &theirs, now);
-        drop(state);
-        lead.land(Landing::Token(token("u", now, HOUR)), now);
-        assert_eq!(ids(&cache), "b");
-        assert_eq!(cache.lock().tokens.len(), 1);
-    }
-
-    #[test]
     fn lead_that_is_dropped_hands_over_and_leaves_nothing() {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         let lead = fetch(&cache, &grant, now);
@@ -966,13 +907,6 @@ mod tests {
         };
         assert_eq!(evicted("d", 1), "bcd", "the newcomer stays, however short its life");
         assert_eq!(evicted("e", 120), "bce");
-        // After a suspend, one that is over goes before one that is not.
-        fill(&cache, &grant("f"), "t", now.later(MINUTE, HOUR), MINUTE * 20);
-        assert_eq!(ids(&cache), "ef", "swept, and none evicted");
-        for (id, minutes) in [("b", 60), ("c", 30)] {
-            fill(&cache, &grant(id), "t", now, MINUTE * minutes);
-            cache.forget(&grant("f"));
-        }
         // A renewed token makes no room for itself.
         let due = now.plus(MINUTE * 30 - TICK);
         let lead = renewal(&cache, &grant("c"), due);
@@ -1027,16 +961,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_by_either_clock_is_dropped_at_the_next_landing_of_any_flight() {
-        for (monotonic, wall) in [(HOUR, TICK), (TICK, HOUR)] {
-            let (cache, start) = (cache(1000), Moment::now());
-            let tokens: Vec<_> =
-                (0..200).map(|i| fill(&cache, &grant(&i.to_string()), "t", start, HOUR)).collect();
-            let now = start.later(monotonic, wall);
-            fail(&cache, &grant("b"), rejected(), now);
-            assert_eq!(ids(&cache), "b");
-            assert!(tokens.iter().all(|token| token.handles() == 1));
-        }
+    fn what_is_over_is_dropped_at_the_next_landing_of_any_flight() {
+        let (cache, start) = (cache(1000), Moment::now());
+        let tokens: Vec<_> =
+            (0..200).map(|i| fill(&cache, &grant(&i.to_string()), "t", start, HOUR)).collect();
+        fail(&cache, &grant("b"), rejected(), start.later(TICK, HOUR));
+        assert_eq!(cache.lock().tokens.len(), 200, "a suspend puts that off");
+        fail(&cache, &grant("b"), rejected(), start.later(HOUR, TICK));
+        assert_eq!(ids(&cache), "b");
+        assert!(tokens.iter().all(|token| token.handles() == 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod redact;
 #[cfg(feature = "wipe")]
 mod resolve;
 mod response;
+pub(crate) mod retry;
 #[cfg(feature = "wipe")]
 mod wipe;
 

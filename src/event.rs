@@ -3,6 +3,9 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+/// What a `TokenStore` says when it fails.
+pub type StoreError = Box<dyn StdError + Send + Sync>;
+
 /// What `Builder::on_event` was given.
 pub(crate) type Hook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
 

@@ -1,11 +1,15 @@
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io;
+use std::sync::{Arc, LazyLock};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use zeroize::Zeroizing;
 
-use crate::secret::{Secret, is_same};
+use crate::secret::Secret;
+
+/// Of the digests: random, so that nobody can choose grants that have the same.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// What a token is asked for with: one of the two grant types that WeSeeDo's authentication page
 /// names.
@@ -13,87 +17,84 @@ use crate::secret::{Secret, is_same};
 /// The `client_id` and `client_secret` are made in WeSeeDo's administrative interface
 /// (<https://admin.weseedo.nl>, API tab).
 ///
-/// Equality compares the secrets too, and the whole grant is the cache's key: a wrong secret is
-/// never answered with the token of the right one. `Debug` prints the `client_id` and nothing else.
-#[derive(Clone, Eq)]
-#[non_exhaustive]
-pub enum Grant {
-    /// The program acts for itself (RFC 6749 section 4.4).
-    ClientCredentials {
-        /// The client identifier.
-        client_id: String,
-        /// The client secret.
-        client_secret: Secret,
-    },
-    /// The program acts for a user whose password it was given (RFC 6749 section 4.3). RFC 9700
-    /// section 2.4 advises against it; WeSeeDo offers it.
-    Password {
-        /// The client identifier.
-        client_id: String,
-        /// The client secret.
-        client_secret: Secret,
-        /// The user's name: personal data, never printed or logged.
-        username: String,
-        /// The user's password.
-        password: Secret,
-    },
+/// Clones share one copy of the secrets, so that cloning is cheap. Equality compares the secrets
+/// too, and the whole grant is the cache's key: a wrong secret is never answered with the token of
+/// the right one. `Debug` prints the `client_id` and nothing else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Grant(Arc<Inner>);
+
+/// The digest is compared first, and what differs has another one.
+#[derive(PartialEq, Eq)]
+struct Inner {
+    /// A keyed hash of all the rest, worked out once: a lookup hashes nothing else.
+    digest: Zeroizing<u64>,
+    client_id: String,
+    client_secret: Secret,
+    user: Option<User>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) password: Secret,
 }
 
 impl Grant {
-    /// Creates a client credentials grant.
+    /// Creates a client credentials grant: the program acts for itself (RFC 6749 section 4.4).
     pub fn client_credentials(
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
     ) -> Self {
-        Self::ClientCredentials { client_id: client_id.into(), client_secret: client_secret.into() }
+        Self::new(client_id.into(), client_secret.into(), None)
     }
 
-    /// Creates a password grant.
+    /// Creates a password grant: the program acts for a user whose password it was given (RFC 6749
+    /// section 4.3). RFC 9700 section 2.4 advises against it; WeSeeDo offers it.
+    ///
+    /// The user's name is personal data, and never printed or logged.
     pub fn password(
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
         username: impl Into<String>,
         password: impl Into<Secret>,
     ) -> Self {
-        Self::Password {
-            client_id: client_id.into(),
-            client_secret: client_secret.into(),
-            username: username.into(),
-            password: password.into(),
-        }
+        let user = User { name: username.into(), password: password.into() };
+        Self::new(client_id.into(), client_secret.into(), Some(user))
+    }
+
+    fn new(client_id: String, client_secret: Secret, user: Option<User>) -> Self {
+        let names = (&client_id, user.as_ref().map(|user| &user.name));
+        let secrets = (client_secret.expose(), user.as_ref().map(|user| user.password.expose()));
+        let digest = Zeroizing::new(KEYS.hash_one((names, secrets)));
+        Self(Arc::new(Inner { digest, client_id, client_secret, user }))
     }
 
     pub(crate) fn client_id(&self) -> &str {
-        match self {
-            Self::ClientCredentials { client_id, .. } | Self::Password { client_id, .. } => {
-                client_id
-            }
-        }
+        &self.0.client_id
+    }
+
+    pub(crate) fn client_secret(&self) -> &Secret {
+        &self.0.client_secret
+    }
+
+    /// For whom the program acts, if not for itself.
+    pub(crate) fn user(&self) -> Option<&User> {
+        self.0.user.as_ref()
     }
 
     /// All that must not be quoted back from a server's answer.
     pub(crate) fn private_texts(&self) -> [&str; 3] {
-        match self {
-            Self::ClientCredentials { client_secret, .. } => [client_secret.expose(), "", ""],
-            Self::Password { client_secret, username, password, .. } => {
-                [client_secret.expose(), password.expose(), username]
-            }
-        }
+        let user = self.user().map_or(["", ""], |user| [user.password.expose(), &user.name]);
+        [self.client_secret().expose(), user[0], user[1]]
     }
 
     /// The name of a secret that starts or ends with white space, if there is one.
     pub(crate) fn secret_with_space(&self) -> Option<&'static str> {
         let has_space = |secret: &Secret| secret.expose().trim().len() < secret.expose().len();
-        match self {
-            Self::ClientCredentials { client_secret, .. }
-            | Self::Password { client_secret, .. }
-                if has_space(client_secret) =>
-            {
-                Some("client_secret")
-            }
-            Self::Password { password, .. } if has_space(password) => Some("password"),
-            _ => None,
+        if has_space(self.client_secret()) {
+            return Some("client_secret");
         }
+        self.user().filter(|user| has_space(&user.password)).map(|_| "password")
     }
 
     /// The body of the token request, in a buffer that never grew: growth would leave a copy
@@ -117,20 +118,15 @@ struct Body<'a>(&'a Grant);
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let grant = self.0;
+        let grant_type = if grant.user().is_some() { "password" } else { "client_credentials" };
         let mut map = serializer.serialize_map(None)?;
-        match self.0 {
-            Grant::ClientCredentials { client_id, client_secret } => {
-                map.serialize_entry("grant_type", "client_credentials")?;
-                map.serialize_entry("client_id", client_id)?;
-                map.serialize_entry("client_secret", client_secret.expose())?;
-            }
-            Grant::Password { client_id, client_secret, username, password } => {
-                map.serialize_entry("grant_type", "password")?;
-                map.serialize_entry("client_id", client_id)?;
-                map.serialize_entry("client_secret", client_secret.expose())?;
-                map.serialize_entry("username", username)?;
-                map.serialize_entry("password", password.expose())?;
-            }
+        map.serialize_entry("grant_type", grant_type)?;
+        map.serialize_entry("client_id", grant.client_id())?;
+        map.serialize_entry("client_secret", grant.client_secret().expose())?;
+        if let Some(user) = grant.user() {
+            map.serialize_entry("username", &user.name)?;
+            map.serialize_entry("password", user.password.expose())?;
         }
         map.end()
     }
@@ -150,64 +146,17 @@ impl io::Write for Length {
     }
 }
 
-impl PartialEq for Grant {
-    /// Takes the same time wherever secrets of one length differ.
-    // Inlined into the loop of `get_token`, it would have every field loaded before each lookup.
-    #[inline(never)]
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::ClientCredentials { client_id, client_secret },
-                Self::ClientCredentials { client_id: their_id, client_secret: their_secret },
-            ) => is_same(client_id, their_id) && client_secret == their_secret,
-            (
-                Self::Password { client_id, client_secret, username, password },
-                Self::Password {
-                    client_id: their_id,
-                    client_secret: their_secret,
-                    username: their_name,
-                    password: their_password,
-                },
-            ) => {
-                is_same(client_id, their_id)
-                    && client_secret == their_secret
-                    && is_same(username, their_name)
-                    && password == their_password
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Hash for Grant {
-    /// Covers the secrets too, so that wrong ones of one client don't collide.
+    /// Writes a random number that stands for the grant, and nothing of the grant itself.
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut write = |text: &str| {
-            state.write(text.as_bytes());
-            // What can't be in a text tells where it ends.
-            state.write_u8(0xff);
-        };
-        match self {
-            Self::ClientCredentials { client_id, client_secret } => {
-                write(client_id);
-                write(client_secret.expose());
-            }
-            Self::Password { client_id, client_secret, username, password } => {
-                write(client_id);
-                write(client_secret.expose());
-                write(username);
-                write(password.expose());
-            }
-        }
+        state.write_u64(*self.0.digest);
     }
 }
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Self::ClientCredentials { .. } => "ClientCredentials",
-            Self::Password { .. } => "Password",
-        };
+        let name = if self.user().is_some() { "Password" } else { "ClientCredentials" };
         f.debug_struct(name).field("client_id", &self.client_id()).finish_non_exhaustive()
     }
 }
@@ -246,6 +195,34 @@ mod tests {
             Grant::client_credentials("id", "s3cr3t"),
         ] {
             assert_ne!(grant, other);
+        }
+    }
+
+    #[test]
+    fn hash_is_that_of_an_equal_grant_and_tells_nothing_of_it() {
+        struct Written(Vec<u8>);
+        impl Hasher for Written {
+            fn write(&mut self, bytes: &[u8]) {
+                self.0.extend(bytes);
+            }
+            fn finish(&self) -> u64 {
+                0
+            }
+        }
+        let written = |grant: &Grant| {
+            let mut written = Written(Vec::new());
+            grant.hash(&mut written);
+            written.0
+        };
+        let grant = || Grant::password("id", "s3cr3t", "jan", "pass");
+        assert_eq!(written(&grant()), written(&grant()));
+        assert_eq!(written(&grant()).len(), size_of::<u64>());
+        for other in [
+            Grant::password("ids", "3cr3t", "jan", "pass"),
+            Grant::password("id", "s3cr3t", "janp", "ass"),
+            Grant::client_credentials("id", "s3cr3t"),
+        ] {
+            assert_ne!(written(&grant()), written(&other));
         }
     }
 

@@ -28,7 +28,7 @@ pub struct GrantSource(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Fixed(Arc<Grant>),
+    Fixed(Grant),
     Read(Arc<Read>),
 }
 
@@ -48,24 +48,24 @@ impl GrantSource {
     }
 
     /// The grant, where it never changes.
-    pub(crate) fn fixed(&self) -> Option<Arc<Grant>> {
+    pub(crate) fn fixed(&self) -> Option<Grant> {
         match &self.0 {
-            Kind::Fixed(grant) => Some(Arc::clone(grant)),
+            Kind::Fixed(grant) => Some(grant.clone()),
             Kind::Read(_) => None,
         }
     }
 
-    pub(crate) fn read(&self) -> Result<Arc<Grant>, BoxedError> {
+    pub(crate) fn read(&self) -> Result<Grant, BoxedError> {
         match &self.0 {
-            Kind::Fixed(grant) => Ok(Arc::clone(grant)),
-            Kind::Read(read) => read().map(Arc::new),
+            Kind::Fixed(grant) => Ok(grant.clone()),
+            Kind::Read(read) => read(),
         }
     }
 }
 
 impl From<Grant> for GrantSource {
     fn from(grant: Grant) -> Self {
-        Self(Kind::Fixed(Arc::new(grant)))
+        Self(Kind::Fixed(grant))
     }
 }
 

@@ -264,6 +264,7 @@
 #![cfg_attr(test, allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test"))]
 
 mod authenticator;
+mod background;
 mod bearer;
 mod builder;
 mod cache;
@@ -277,6 +278,7 @@ mod grant_source;
 mod jitter;
 mod read;
 mod secret;
+mod source;
 mod status;
 #[cfg(feature = "store")]
 mod store;

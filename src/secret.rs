@@ -103,38 +103,12 @@ impl From<&str> for Secret {
 }
 
 impl PartialEq for Secret {
-    #[inline]
     fn eq(&self, other: &Self) -> bool {
-        is_same(self.expose(), other.expose())
+        let (ours, theirs) = (self.expose().as_bytes(), other.expose().as_bytes());
+        let difference = || ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+        // `black_box` keeps the compiler from leaving the loop at the first difference.
+        ours.len() == theirs.len() && black_box(difference()) == 0
     }
-}
-
-/// Whether two texts are the same, in a time that depends on their lengths only.
-///
-/// Eight bytes at a time, the last of them perhaps partly twice: a lookup compares all of a grant.
-#[inline]
-pub(crate) fn is_same(ours: &str, theirs: &str) -> bool {
-    let (ours, theirs) = (ours.as_bytes(), theirs.as_bytes());
-    if ours.len() != theirs.len() {
-        return false;
-    }
-    let (Some(a), Some(b)) = (ours.last_chunk(), theirs.last_chunk()) else {
-        return is_same_and_short(ours, theirs);
-    };
-    let pairs = ours.as_chunks().0.iter().zip(theirs.as_chunks().0);
-    // `black_box` keeps the compiler from leaving the loop at the first difference.
-    black_box(pairs.fold(difference(*a, *b), |sum, (a, b)| sum | difference(*a, *b))) == 0
-}
-
-/// The bits in which two pieces differ.
-#[inline]
-fn difference(a: [u8; 8], b: [u8; 8]) -> u64 {
-    u64::from_ne_bytes(a) ^ u64::from_ne_bytes(b)
-}
-
-#[inline(never)]
-fn is_same_and_short(a: &[u8], b: &[u8]) -> bool {
-    black_box(a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b))) == 0
 }
 
 impl Eq for Secret {}

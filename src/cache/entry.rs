@@ -4,7 +4,6 @@ use std::time::Duration;
 use crate::cache::flight::{Flight, Landing};
 use crate::clock::{Moment, Span};
 use crate::error::Error;
-use crate::grant::Grant;
 use crate::jitter;
 use crate::status::Status;
 use crate::token::Token;
@@ -16,7 +15,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// One grant's token or latest failure, and who is fetching.
 pub(super) struct Entry {
-    pub(super) grant: Grant,
+    /// Its own, for entries that are over at the same time.
+    pub(super) number: u64,
     pub(super) known: Known,
     pub(super) flight: Option<Arc<Flight>>,
 }
@@ -70,8 +70,8 @@ pub(super) enum Decision<'a> {
 }
 
 impl Entry {
-    pub(super) fn new(grant: Grant) -> Self {
-        Self { grant, known: Known::Nothing, flight: None }
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, known: Known::Nothing, flight: None }
     }
 
     /// The table of `Authenticator::get_token`, row by row.

@@ -18,9 +18,6 @@ pub(crate) struct Flight {
     started: Moment,
     timeout: Duration,
     abandoned_at: Instant,
-    /// By when its leader is to be heard of, sooner than that.
-    #[cfg(feature = "store")]
-    expected_by: std::sync::Mutex<Option<Instant>>,
     landing: Mutex<Option<Landing>>,
     landed: Condvar,
 }
@@ -52,8 +49,6 @@ impl Flight {
             started,
             timeout,
             abandoned_at: started.plus(timeout.saturating_add(GRACE)).monotonic,
-            #[cfg(feature = "store")]
-            expected_by: std::sync::Mutex::new(None),
             landing: Mutex::new(None),
             landed: Condvar::new(),
         }
@@ -64,28 +59,9 @@ impl Flight {
     }
 
     /// Whether its thread is gone, or it would have landed: a `fork` copies flights, but not the
-    /// threads that are to land them. Or it hangs where nobody can call it back.
+    /// threads that are to land them.
     pub(super) fn is_abandoned(&self, now: Moment) -> bool {
-        now.monotonic >= self.abandoned_at()
-    }
-
-    fn abandoned_at(&self) -> Instant {
-        #[cfg(feature = "store")]
-        if let Some(by) = *self.expected_by.lock().unwrap_or_else(PoisonError::into_inner) {
-            return by.min(self.abandoned_at);
-        }
-        self.abandoned_at
-    }
-
-    /// Sets by when its leader is to be heard of.
-    #[cfg(feature = "store")]
-    pub(super) fn expect(&self, by: Option<Instant>) {
-        *self.expected_by.lock().unwrap_or_else(PoisonError::into_inner) = by;
-        if by.is_some() {
-            // Who is about to wait must have seen it, or be woken.
-            drop(lock(&self.landing));
-            self.landed.notify_all();
-        }
+        now.monotonic >= self.abandoned_at
     }
 
     pub(super) fn publish(&self, landing: Landing) {
@@ -113,7 +89,7 @@ impl Flight {
                 None if !self.is_abandoned(now) => {}
                 Some(Landing::OutOfTime(_) | Landing::Gone) | None => return Waited::StartOver,
             }
-            let left = now.until(deadline.min(self.abandoned_at()));
+            let left = now.until(deadline.min(self.abandoned_at));
             let woken = self.landed.wait_timeout(landing, left);
             landing = woken.unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -277,22 +277,3 @@ fn refused_token_is_fetched_once_more_however_many_refuse_it() {
         assert_eq!(world.requests(), 2);
     });
 }
-
-#[test]
-#[cfg(feature = "store")]
-fn leader_that_hangs_in_a_store_is_passed() {
-    loom::model(|| {
-        let world = World::new();
-        let Claim::Fetch(lead) = world.cache.claim(&world.grant, world.start) else { panic!() };
-        let hanging = spawn(&world, |world| {
-            lead.expect(Some(world.start.monotonic));
-            let theirs = lead.overtaken_by(&world.grant, world.over().monotonic, || world.start);
-            (lead, theirs)
-        });
-        let token = world.get_named("t", world.start);
-        // It may have come back before anybody went past it; it is dropped only now.
-        let (_lead, theirs) = hanging.join().unwrap();
-        assert!(theirs.is_none_or(|theirs| theirs.ptr_eq(&token)));
-        assert_eq!(world.requests(), 1);
-    });
-}

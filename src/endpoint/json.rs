@@ -73,7 +73,7 @@ pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
 
 /// The first character of a JSON string's content and how many bytes spell it; `None` at the end
 /// and for half an escape (RFC 8259 section 7).
-pub(crate) fn first_char(text: &str) -> Option<(char, usize)> {
+fn first_char(text: &str) -> Option<(char, usize)> {
     let Some(escape) = text.strip_prefix('\\') else {
         return text.chars().next().map(|char| (char, char.len_utf8()));
     };

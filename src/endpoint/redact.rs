@@ -1,362 +1,115 @@
-use std::iter;
-
 use zeroize::Zeroizing;
-
-use crate::endpoint::json;
 
 /// How many characters of a description are quoted.
 const QUOTED: usize = 256;
-/// How many of its characters are searched: an echo may be legible only with what follows it.
-const SEARCHED: usize = 1024;
 /// So many characters in a row of a private text give it away, or all of them if there are fewer.
 const PIECE: usize = 6;
-/// A shorter text stands in too many ordinary words to be looked for.
+/// A shorter text is part of too many ordinary words to be looked for.
 const SHORTEST: usize = 3;
-/// How many encodings may lie over each other.
-const DEPTH: usize = 2;
+/// The longest word that is taken for one.
+const LONGEST_WORD: usize = 20;
+/// Three characters take six digits in decimal, and hardly fewer than five in hex.
+const MAX_DIGITS: usize = 4;
+/// Three bytes take four letters in base64, even if they stand apart.
+const MAX_SINGLE_LETTERS: usize = 3;
 
 /// What may be quoted of a text that a server sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Quote {
-    /// It says nothing, or is markup.
+    /// The text is empty, or markup.
     Nothing,
-    /// It comes too close to a private text.
+    /// The text may be an echo of a private text.
     Withheld,
     Text(String),
 }
 
-/// The pieces of a grant's private texts: what holds one of them must not be quoted.
+/// The private texts of a grant, which must not be quoted in any encoding.
 ///
-/// A server's text is searched as it stands and as each decoder reads it, and what those read is
-/// decoded again. Every decoder undoes its encoding exactly, so whatever one or two encodings made
-/// of a piece is found. Decoding what was never encoded gives noise, in which pieces are as rare as
-/// in any noise. Only visible characters count, before decoding and after.
-///
-/// The pieces are secret too, and a hash table of the standard library could not be wiped. So they
-/// lie in one of our own: a piece is a number, and 0 is a free place.
-pub(crate) struct Private {
-    pieces: Zeroizing<Vec<u64>>,
-    shortest: usize,
-}
+/// Encodings are not undone. A text is quoted only if it consists of plain words, which encodings
+/// almost never produce: they mix in digits, capitals or signs. What is left to look for is a
+/// private text that consists of plain words itself, and the rare base64 without a digit.
+pub(crate) struct Private<'a>(pub(crate) &'a [&'a str]);
 
-impl Private {
-    pub(crate) fn new(texts: &[&str]) -> Self {
-        // A piece ends at most at every byte, in two readings, and half of all places stay free.
-        let places = 4 * texts.iter().map(|text| text.len()).sum::<usize>();
-        let pieces = Zeroizing::new(vec![0; places.next_power_of_two()]);
-        let mut private = Self { pieces, shortest: PIECE };
-        for text in texts {
-            private.insert(text.as_bytes());
-            // A server may have taken the text for a form's.
-            private.insert(&form(text));
-        }
-        private
-    }
-
-    fn insert(&mut self, text: &[u8]) {
-        let length = visible(text).take(PIECE).count();
-        if length >= SHORTEST {
-            self.shortest = self.shortest.min(length);
-            for piece in last_six(text).skip(length - 1) {
-                let place = self.place(piece);
-                self.pieces[place] = piece;
-            }
-        }
-    }
-
-    /// Where `piece` is, or the free place where it would be.
-    fn place(&self, piece: u64) -> usize {
-        let last = self.pieces.len() - 1;
-        // The multiplier is 2^64 divided by the golden ratio (Fibonacci hashing).
-        let hash = piece.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-        #[expect(clippy::cast_possible_truncation, reason = "a table has far fewer places")]
-        let mut place = hash as usize & last;
-        while self.pieces[place] != 0 && self.pieces[place] != piece {
-            place = (place + 1) & last;
-        }
-        place
-    }
-
-    /// Quotes an error code: 1 to 64 visible ASCII characters that can't be markup.
+impl Private<'_> {
+    /// Quotes an error code, as RFC 6749 section 5.2 has them: lower case and underscores.
     pub(crate) fn code(&self, text: &str) -> Option<String> {
         let is_code = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_graphic() && b != b'<');
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         (is_code && !self.is_near(text)).then(|| text.to_owned())
     }
 
-    /// Quotes the start of a description as one printable line.
+    /// Quotes the start of a description.
     pub(crate) fn description(&self, text: &str) -> Quote {
-        let text = text.trim_matches(is_invisible);
-        if text.is_empty() || is_markup(text) {
+        let text = text.trim();
+        if text.is_empty() || text.contains('<') {
             return Quote::Nothing;
         }
-        if self.is_near(text) {
-            return Quote::Withheld;
+        let one_line = |char: char| if char.is_ascii_whitespace() { ' ' } else { char };
+        let mut quote = Zeroizing::new(String::with_capacity(text.len()));
+        quote.extend(text.chars().take(QUOTED).map(one_line));
+        if is_plain(&quote) && !self.is_near(&quote) {
+            Quote::Text(quote.trim_end().to_owned())
+        } else {
+            Quote::Withheld
         }
-        let printable = |char| if is_invisible(char) { ' ' } else { char };
-        let quote = text.chars().take(QUOTED).map(printable).collect::<String>();
-        Quote::Text(quote.trim_end().to_owned())
     }
 
+    /// Whether a piece of a private text is in `text`, whatever its case, and whatever white space,
+    /// signs or digits were put in between or taken out.
     fn is_near(&self, text: &str) -> bool {
-        let end = text.char_indices().nth(SEARCHED).map_or(text.len(), |(end, _)| end);
-        self.is_in(&text.as_bytes()[..end], Some(DEPTH))
-    }
-
-    /// Whether a piece is in `text`, or in what up to `depth` decoders make of it; `None` is no
-    /// more.
-    fn is_in(&self, text: &[u8], depth: Option<usize>) -> bool {
-        let ends_here = |six| {
-            (self.shortest..=PIECE).any(|length| {
-                let piece = six & mask(length);
-                self.pieces[self.place(piece)] == piece
+        let views: [fn(char) -> bool; 3] =
+            [|char| !char.is_whitespace(), char::is_alphanumeric, char::is_alphabetic];
+        views.into_iter().any(|is_seen| {
+            let text = view(text.chars(), is_seen);
+            self.0.iter().any(|private| {
+                let base64 = |skipped| view(base64(private.as_bytes(), skipped), is_seen);
+                is_piece_in(&view(private.chars(), is_seen), PIECE, &text)
+                    || (0..3).any(|skipped| is_piece_in(&base64(skipped), PIECE * 4 / 3, &text))
             })
-        };
-        if last_six(text).any(ends_here) {
-            return true;
-        }
-        // Within the last encoding percent-encoding is undone once more: what is percent-encoded
-        // twice, or base64 of a percent-encoded text, often counts as one encoding.
-        let decoders = match depth {
-            None => return false,
-            Some(0) => &DECODERS[..PERCENT],
-            Some(_) => &DECODERS[..],
-        };
-        let view = view(text);
-        let deeper = depth.and_then(|depth| depth.checked_sub(1));
-        decoders.iter().any(|decode| {
-            let decoded = decode(&view);
-            // All encodings lengthen: what is as long as before was not encoded.
-            decoded.len() < view.len() && self.is_in(&decoded, deeper)
         })
     }
 }
 
-/// The six visible characters that end at each one of `text` as one number, fewer at its start.
-fn last_six(text: &[u8]) -> impl Iterator<Item = u64> {
-    visible(text).scan(0, |six, char| {
-        let lower = char.to_lowercase().next().unwrap_or(char);
-        let code = u64::from(u32::from(lower));
-        // Ten bits tell apart what stands in one text, and are never all zero.
-        let digit = if code < 0x200 { code } else { code % 0x200 + 0x200 };
-        *six = (*six << 10 | digit) & mask(PIECE);
-        Some(*six)
-    })
+/// Whether a text consists of words and a few numbers: nothing that an encoding could have made.
+fn is_plain(text: &str) -> bool {
+    let is_word = |word: &str| {
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+        let is_lower =
+            word.chars().all(char::is_alphabetic) && !word.chars().skip(1).any(char::is_uppercase);
+        word.chars().count() <= LONGEST_WORD && (is_number || is_lower)
+    };
+    let is_between = |char| " .,:;!?'\"()-_/".contains(char);
+    let words = || text.split(is_between).filter(|word| !word.is_empty());
+    words().all(is_word)
+        && words().filter(|word| word.chars().count() == 1).count() <= MAX_SINGLE_LETTERS
+        && text.bytes().filter(u8::is_ascii_digit).count() <= MAX_DIGITS
 }
 
-fn mask(length: usize) -> u64 {
-    (1 << (10 * length)) - 1
-}
-
-/// The visible characters of UTF-8 that may have Latin-1 or noise in between.
-fn visible(mut text: &[u8]) -> impl Iterator<Item = char> {
-    let chars = iter::from_fn(move || {
-        let (char, length) = first_char(text)?;
-        text = &text[length..];
-        Some(char)
-    });
-    chars.filter(|char| !is_invisible(*char))
-}
-
-/// The first character and its length; what is not UTF-8 is taken for Latin-1. In noise this is
-/// faster than `utf8_chunks`.
-fn first_char(text: &[u8]) -> Option<(char, usize)> {
-    let first = *text.first()?;
-    if first >= 0xc2 {
-        // A longer character starts with as many ones as it has bytes (RFC 3629 section 3).
-        let length = first.leading_ones() as usize;
-        if let Some(Ok(text)) = text.get(..length).map(str::from_utf8) {
-            return Some((text.chars().next()?, length));
-        }
-    }
-    Some((char::from(first), 1))
-}
-
-/// The same as a text of its own. A byte of Latin-1 becomes two.
-fn view(text: &[u8]) -> Zeroizing<String> {
-    let most = text.len() + text.iter().filter(|byte| !byte.is_ascii()).count();
-    let mut view = Zeroizing::new(String::with_capacity(most));
-    view.extend(visible(text));
+/// The characters that count, in lower case, in a buffer that never grows.
+fn view(
+    chars: impl Iterator<Item = char> + Clone,
+    is_seen: fn(char) -> bool,
+) -> Zeroizing<Vec<char>> {
+    let mut view = Zeroizing::new(Vec::with_capacity(chars.clone().count()));
+    let lower = |char: char| char.to_lowercase().next().unwrap_or(char);
+    view.extend(chars.filter(|char| is_seen(*char)).map(lower));
     view
 }
 
-/// Control characters, white space, and all else that leaves no mark or turns text around.
-fn is_invisible(char: char) -> bool {
-    matches!(char,
-        '\0'..=' ' | '\u{7f}'..='\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}'
-        | '\u{115f}'..='\u{1160}' | '\u{1680}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{2800}'
-        | '\u{3000}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
+fn is_piece_in(private: &[char], length: usize, text: &[char]) -> bool {
+    let length = length.min(private.len());
+    length >= SHORTEST
+        && private.windows(length).any(|piece| text.windows(length).any(|part| part == piece))
 }
 
-/// Whether a tag, a comment or a declaration starts somewhere.
-fn is_markup(text: &str) -> bool {
-    let opens = |pair: &[u8]| {
-        pair[0] == b'<' && (pair[1].is_ascii_alphabetic() || b"/!?".contains(&pair[1]))
-    };
-    text.as_bytes().windows(2).any(opens)
-}
-
-type Bytes = Zeroizing<Vec<u8>>;
-
-/// How many of them undo percent-encoding: the first.
-const PERCENT: usize = 2;
-const DECODERS: [fn(&str) -> Bytes; 10] = [
-    percent,
-    form,
-    json,
-    html,
-    hex::<0>,
-    hex::<1>,
-    base64::<0>,
-    base64::<1>,
-    base64::<2>,
-    base64::<3>,
-];
-
-/// Replaces the escapes that start with `first`: `escape` appends what the one at the start of a
-/// text stands for, which is never longer, and says how many bytes it takes.
-fn unescaped(text: &str, first: char, escape: fn(&str, &mut Vec<u8>) -> Option<usize>) -> Bytes {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text;
-    while let Some(at) = rest.find(first) {
-        bytes.extend(&rest.as_bytes()[..at]);
-        rest = &rest[at..];
-        let length = escape(rest, &mut bytes).unwrap_or_else(|| {
-            bytes.extend(&rest.as_bytes()[..1]);
-            1
-        });
-        rest = &rest[length..];
-    }
-    bytes.extend(rest.as_bytes());
-    bytes
-}
-
-/// RFC 3986 section 2.1.
-fn percent(text: &str) -> Bytes {
-    unescaped(text, '%', |rest, bytes| {
-        let mut digits = rest.chars().skip(1).map(|char| char.to_digit(16));
-        bytes.push(u8::try_from(digits.next()?? << 4 | digits.next()??).ok()?);
-        Some(3)
+/// RFC 4648 section 4, but for what does not fill a group.
+fn base64(bytes: &[u8], skipped: usize) -> impl Iterator<Item = char> + Clone {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (groups, _) = bytes.get(skipped..).unwrap_or_default().as_chunks::<3>();
+    groups.iter().flat_map(|&[a, b, c]| {
+        let bits = u32::from_be_bytes([0, a, b, c]);
+        [18, 12, 6, 0].map(|shift| char::from(ALPHABET[(bits >> shift & 63) as usize]))
     })
-}
-
-/// The same with `+` for a space, which is left out as all white space is.
-fn form(text: &str) -> Bytes {
-    let mut spaceless = Zeroizing::new(String::with_capacity(text.len()));
-    spaceless.extend(text.split('+'));
-    percent(&spaceless)
-}
-
-/// RFC 8259 section 7. A backslash before anything else falls away: other languages have `\'`.
-fn json(text: &str) -> Bytes {
-    unescaped(text, '\\', |rest, bytes| {
-        json::first_char(rest).map_or(Some(1), |(char, length)| {
-            bytes.extend(char.encode_utf8(&mut [0; 4]).as_bytes());
-            Some(length)
-        })
-    })
-}
-
-/// The names of the characters from U+00A0 to U+00FF.
-const LATIN_1: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg \
-    macr deg plusmn sup2 sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 \
-    iquest Agrave Aacute Acirc Atilde Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave \
-    Iacute Icirc Iuml ETH Ntilde Ograve Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc \
-    Uuml Yacute THORN szlig agrave aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc \
-    euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave \
-    uacute ucirc uuml yacute thorn yuml";
-
-/// The character references that escaping makes, with or without their semicolon.
-fn html(text: &str) -> Bytes {
-    const NAMES: &str = "amp& lt< gt> quot\" apos' plus+ commat@ period. lowbar_ hyphen- dash- \
-        colon: semi; comma, sol/ bsol\\ excl! quest? equals= percnt% num# ast* dollar$ lpar( rpar) \
-        lsqb[ rsqb] lbrace{ rbrace} verbar| Hat^ grave`";
-    unescaped(text, '&', |rest, bytes| {
-        let reference = &rest[1..];
-        let starts_with = |name: &str| {
-            reference.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        };
-        let ascii = || {
-            NAMES.split(' ').find_map(|entry| {
-                let (name, char) = entry.split_at(entry.len() - 1);
-                starts_with(name).then(|| (char.chars().next(), name))
-            })
-        };
-        let latin = || {
-            let named = (0xa0..).zip(LATIN_1.split(' ')).find(|(_, n)| reference.starts_with(n));
-            named.map(|(code, name)| (char::from_u32(code), name))
-        };
-        let (char, after) = if let Some(number) = reference.strip_prefix('#') {
-            numbered(number)?
-        } else if reference.starts_with(|char: char| char.is_ascii_alphabetic()) {
-            let (char, name) = ascii().or_else(latin)?;
-            (char?, &reference[name.len()..])
-        } else {
-            return None;
-        };
-        bytes.extend(char.encode_utf8(&mut [0; 4]).as_bytes());
-        Some(rest.len() - after.strip_prefix(';').unwrap_or(after).len())
-    })
-}
-
-/// The character whose number `text` starts with, and the text after that.
-fn numbered(text: &str) -> Option<(char, &str)> {
-    let (digits, radix) = text.strip_prefix(['x', 'X']).map_or((text, 10), |hex| (hex, 16));
-    let after = digits.trim_start_matches(|char: char| char.is_digit(radix));
-    let number = u32::from_str_radix(&digits[..digits.len() - after.len()], radix).ok()?;
-    Some((char::from_u32(number)?, after))
-}
-
-/// All hexadecimal digits from one of the two places where a byte can start, whatever stands
-/// between them: `0x`, `\x`, `:` and the like do.
-fn hex<const SKIPPED: usize>(text: &str) -> Bytes {
-    let text = text.as_bytes();
-    let is_prefix = |at: &usize| {
-        matches!(text[*at..], [b'0', b'x' | b'X', a, b, ..]
-            if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
-    };
-    let digits = (0..text.len()).filter(|at| !is_prefix(at));
-    packed::<4>(digits.filter_map(|at| char::from(text[at]).to_digit(16)).skip(SKIPPED), text.len())
-}
-
-/// All base64 characters (RFC 4648 sections 4 and 5) from one of the four places where a group can
-/// start, whatever stands between them: line ends and padding do.
-fn base64<const SKIPPED: usize>(text: &str) -> Bytes {
-    let digits = text.bytes().map(|byte| BASE64[usize::from(byte)]).filter(|digit| *digit < 64);
-    packed::<6>(digits.skip(SKIPPED).map(u32::from), text.len())
-}
-
-/// What each byte is as a digit of either alphabet. A table, since noise would mislead branches.
-const BASE64: [u8; 256] = {
-    let mut digits = [u8::MAX; 256];
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut digit = 0;
-    while digit < 64 {
-        digits[alphabet[digit as usize] as usize] = digit;
-        digit += 1;
-    }
-    digits[b'-' as usize] = 62;
-    digits[b'_' as usize] = 63;
-    digits
-};
-
-/// The whole bytes that at most `count` digits of so many bits make.
-fn packed<const BITS: usize>(digits: impl Iterator<Item = u32>, count: usize) -> Bytes {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(count * BITS / 8));
-    let (mut buffer, mut bits) = (0, 0);
-    for digit in digits {
-        buffer = buffer << BITS | digit;
-        bits += BITS;
-        if bits >= 8 {
-            bits -= 8;
-            let [.., byte] = (buffer >> bits).to_be_bytes();
-            bytes.push(byte);
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -368,12 +121,16 @@ mod tests {
     const PASSWORD: &str = "s3cr3t-of-the-ward: p\"s/s+w%r&d='<\\\u{e9}\u{1f600}>~?";
     const USER: &str = "Jan.deVries@clinic.nl";
 
-    fn private() -> Private {
-        Private::new(&[SECRET, PASSWORD, USER, ""])
+    fn private() -> Private<'static> {
+        Private(&[SECRET, PASSWORD, USER, ""])
     }
 
     fn quote(text: &str) -> Quote {
         private().description(text)
+    }
+
+    fn is_hidden(quote: &Quote) -> bool {
+        !matches!(quote, Quote::Text(_))
     }
 
     #[track_caller]
@@ -385,13 +142,13 @@ mod tests {
     fn assert_withheld(echo: &str) {
         let [user, basic] = [format!("user '{echo}' is unknown"), format!("Basic {echo}==\n no")];
         for text in [echo, &user, &basic] {
-            assert_eq!(quote(text), Quote::Withheld, "{text}");
+            assert!(is_hidden(&quote(text)), "{text}");
         }
     }
 
     /// What is quoted where the only private text is `secret`.
     fn quote_beside(secret: &str, text: &str) -> Quote {
-        Private::new(&["", secret, ""]).description(text)
+        Private(&["", secret, ""]).description(text)
     }
 
     #[test]
@@ -405,12 +162,11 @@ mod tests {
             "no such client",
             "The user credentials were incorrect.",
             "Client authentication failed (e.g., unknown client, unsupported method)",
-            "3 < 4 <, 50% + 1, C:\\new & d\u{e9}j\u{e0} vu, 0x1f600",
-            "request 4f1c2e9a-7b1d-4c3e-9f00-a1b2c3d4e5f6 at 2021-12-31T23:59:59.999Z",
-            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0",
-            "\u{400}\u{400}\u{400}\u{400}\u{400}\u{400}",
+            "Account locked until 12:00, d\u{e9}j\u{e0} vu",
+            "\u{451}\u{451}\u{451}\u{451}\u{451}\u{451}",
+            "e-mail and/or user_name; see 'errors' (404)!",
         ] {
-            let quote = Private::new(&ordinary).description(text);
+            let quote = Private(&ordinary).description(text);
             assert_eq!(quote, Quote::Text(text.to_owned()));
             assert_quoted(text);
         }
@@ -421,7 +177,6 @@ mod tests {
         for text in [
             "",
             " \r\n",
-            "\u{200b}\u{1}",
             " <html>x",
             "not found<br>",
             "x</p>",
@@ -435,37 +190,37 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_one_printable_line() {
-        assert_eq!(
-            quote("\u{feff} a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e\u{2028}f\u{ad}g\u{e0041}h\u{2066} "),
-            Quote::Text("a [31mb  c d e f g h".to_owned())
-        );
+    fn what_can_not_be_printed_on_one_line_is_withheld() {
+        for text in ["a\u{1b}[31mb", "d\u{202e}e", "f\u{ad}g", "\u{feff}a", "\u{200b}"] {
+            assert!(is_hidden(&quote(text)), "{text:?}");
+        }
     }
 
     #[test]
     fn quotes_are_cut_at_256_characters() {
-        assert_eq!(quote(&"\u{e9}".repeat(9000)), Quote::Text("\u{e9}".repeat(256)));
-        let spaced = format!("{}{}y", " ".repeat(2000), "x ".repeat(128));
-        assert_eq!(quote(&spaced), Quote::Text("x ".repeat(128).trim_end().to_owned()));
+        assert_eq!(
+            quote(&"no user ".repeat(900)),
+            Quote::Text("no user ".repeat(32).trim_end().to_owned())
+        );
     }
 
     #[test]
     fn an_echo_across_the_cut_is_found() {
         for before in 230..=256 {
-            assert_eq!(quote(&format!("{}{SECRET}", "\u{e9}".repeat(before))), Quote::Withheld);
+            assert!(is_hidden(&quote(&format!("{}{SECRET}", "\u{e9}".repeat(before)))));
             let echo = base64(&format!("{SECRET}{}", "x".repeat(3000)));
-            assert_eq!(quote(&format!("{}{echo}", "?".repeat(before))), Quote::Withheld);
+            // Of what is cut off, five characters at most were legible.
+            let text = format!("{}{echo}", "?".repeat(before));
+            if let Quote::Text(quote) = quote(&text) {
+                assert!(quote.trim_start_matches('?').len() < 8, "{quote}");
+            }
         }
-        let far = format!("{}{SECRET}", "x".repeat(1024));
-        assert_eq!(quote(&far), Quote::Text("x".repeat(256)));
-        assert_eq!(quote(&format!("{}{far}", " ".repeat(900))), Quote::Text("x".repeat(256)));
-        assert_eq!(quote(&format!("{}x{SECRET}", " ".repeat(1100))), Quote::Withheld);
     }
 
     #[test]
     fn codes_are_visible_ascii() {
         let longest = "x".repeat(64);
-        for code in ["invalid_client", "a", "E-1001:x>y", &longest] {
+        for code in ["invalid_client", "a", &longest] {
             assert_eq!(private().code(code).as_deref(), Some(code));
         }
         let too_long = "x".repeat(65);
@@ -492,7 +247,7 @@ mod tests {
         ] {
             assert_withheld(text);
         }
-        for text in ["s3cr3", "s3cr3.t-of-.the-w", "the-c", "@clin", "S3CR3?T-OF-?"] {
+        for text in ["the-c", "devri", "clini"] {
             assert_quoted(text);
         }
     }
@@ -506,7 +261,7 @@ mod tests {
                 assert_withheld(&base64(&spread));
             }
         }
-        assert_eq!(quote_beside("a b\u{200b}c d e f", "abcdef"), Quote::Withheld);
+        assert!(is_hidden(&quote_beside("a b\u{200b}c d e f", "abcdef")));
         assert_withheld("s3cr%E2%80%8B3t-o\\u200bf-th&#8203;e-w&nbsp;ard");
     }
 
@@ -515,12 +270,8 @@ mod tests {
         for secret in ["jan", "p4ss", "a+b?c", "\u{e9}\u{e8}\u{ea}"] {
             for (name, encode) in ENCODERS {
                 let text = format!("no '{}'!", encode(&secret.to_ascii_uppercase()));
-                assert_eq!(quote_beside(secret, &text), Quote::Withheld, "{secret} {name}");
+                assert!(is_hidden(&quote_beside(secret, &text)), "{secret} {name}");
             }
-            let mut part = secret.chars();
-            part.next_back();
-            let text = format!("no '{}'!", part.as_str());
-            assert_eq!(quote_beside(secret, &text), Quote::Text(text));
         }
         for ignored in ["", "x", "is", " i\u{200b}s "] {
             let text = "x: it is ignored";
@@ -543,7 +294,7 @@ mod tests {
         ] {
             for before in ["", "a", "bb", "ccc"] {
                 let text = format!("Basic {before}{echo} is unknown");
-                assert_eq!(quote_beside(secret, &text), Quote::Withheld, "{text}");
+                assert!(is_hidden(&quote_beside(secret, &text)), "{text}");
             }
         }
     }
@@ -552,21 +303,21 @@ mod tests {
     fn forms_are_read_in_both_ways() {
         let secret = "a b+c d+e f";
         for echo in ["a+b%2Bc+d%2Be+f", "a%20b+c%20d+e%20f", "a b c d e f", "a%20b%20c+d+e+f"] {
-            assert_eq!(quote_beside(secret, echo), Quote::Withheld, "{echo}");
+            assert!(is_hidden(&quote_beside(secret, echo)), "{echo}");
         }
     }
 
     #[test]
     fn sloppy_escapes_are_found() {
         for echo in ["no\\'one", "no&#39one", "no&#X27;one", "no&APOSone", "no&apos;one"] {
-            assert_eq!(quote_beside("no'one", echo), Quote::Withheld, "{echo}");
+            assert!(is_hidden(&quote_beside("no'one", echo)), "{echo}");
         }
     }
 
     #[test]
     fn legacy_encodings_are_found() {
         for echo in ["p%E4ssw%F6rd", "70e4737377f67264", "cORzc3f2cmQ", "p\\u00E4ssw\\u00f6rd"] {
-            assert_eq!(quote_beside("p\u{e4}ssw\u{f6}rd", echo), Quote::Withheld, "{echo}");
+            assert!(is_hidden(&quote_beside("p\u{e4}ssw\u{f6}rd", echo)), "{echo}");
         }
         let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
         assert_withheld(&base64_of(&utf16(SECRET)));
@@ -580,7 +331,7 @@ mod tests {
                     for before in ["", "x", "id:"] {
                         let echo = outer(&format!("{before}{}", inner(private)));
                         let text = format!("no '{echo}'!");
-                        assert_eq!(quote(&text), Quote::Withheld, "{outer_name} of {inner_name}");
+                        assert!(is_hidden(&quote(&text)), "{outer_name} of {inner_name}");
                     }
                 }
             }
@@ -596,25 +347,98 @@ mod tests {
             let piece = random.piece(&secret);
             let (names, echo) = random.echo(&piece);
             let echo = random.words(30) + &echo;
-            if visible(piece.as_bytes()).count() >= PIECE && echo.chars().count() <= SEARCHED {
+            if piece.chars().filter(|c| !c.is_whitespace()).count() >= PIECE
+                && echo.chars().count() <= QUOTED
+            {
                 let text = echo + &random.words(300);
                 let quote = quote_beside(&secret, &text);
-                assert_eq!(quote, Quote::Withheld, "{secret:?}: {piece:?} as {names}in {text:?}");
+                assert!(is_hidden(&quote), "{secret:?}: {piece:?} as {names}in {text:?}");
                 searched += 1;
             }
         }
     }
 
+    /// How often an echo is taken for plain words: run it with `--ignored --nocapture`.
     #[test]
-    fn no_buffer_grows() {
-        for (name, encode) in ENCODERS {
-            let text = encode(PASSWORD);
-            for decode in DECODERS {
-                assert!(decode(&text).capacity() <= text.len(), "{name}");
+    #[ignore = "a measurement"]
+    fn measure_echoes() {
+        let words = [
+            "correct",
+            "horse",
+            "battery",
+            "staple",
+            "winter",
+            "amsterdam",
+            "hospital",
+            "jan",
+            "de",
+            "vries",
+        ];
+        let mut random = Random(0x5eed_cafe);
+        let pick = |random: &mut Random, alphabet: &str, least: usize, more: usize| -> String {
+            let chars = alphabet.chars().collect::<Vec<_>>();
+            (0..least + random.below(more)).map(|_| random.one_of(&chars)).collect()
+        };
+        for (kind, short) in [
+            ("base62", false),
+            ("lower", false),
+            ("letters", false),
+            ("hex", false),
+            ("words", false),
+            ("user", false),
+            ("escapes", false),
+            ("pin", true),
+            ("lower 3-5", true),
+            ("base62 6-8", true),
+        ] {
+            let (mut echoes, mut leaks, mut examples) = (0, 0, Vec::new());
+            for _ in 0..20_000 {
+                const LOWER: &str = "abcdefghijklmnopqrstuvwxyz";
+                let base62 = format!("{LOWER}{}0123456789", LOWER.to_uppercase());
+                let secret = match kind {
+                    "base62" => pick(&mut random, &base62, 12, 30),
+                    "base62 6-8" => pick(&mut random, &base62, 6, 3),
+                    "lower" => pick(&mut random, LOWER, 6, 12),
+                    "lower 3-5" => pick(&mut random, LOWER, 3, 3),
+                    "letters" => {
+                        pick(&mut random, &format!("{LOWER}{}", LOWER.to_uppercase()), 8, 30)
+                    }
+                    "hex" => pick(&mut random, "0123456789abcdef", 16, 48),
+                    "pin" => pick(&mut random, "0123456789", 4, 3),
+                    "words" => (0..2 + random.below(3))
+                        .map(|_| random.one_of(&words))
+                        .collect::<Vec<_>>()
+                        .join([" ", "-", "", "."][random.below(4)]),
+                    "user" => format!(
+                        "{}.{}@{}.nl",
+                        random.one_of(&words),
+                        random.one_of(&words),
+                        random.one_of(&words)
+                    ),
+                    _ => random.secret(),
+                };
+                if !short && secret.chars().count() < PIECE {
+                    continue;
+                }
+                let piece = if short { secret.clone() } else { random.piece(&secret) };
+                if !short && piece.chars().filter(|c| !c.is_whitespace()).count() < PIECE {
+                    continue;
+                }
+                let (names, echo) = random.echo(&piece);
+                let text = format!("no such user {echo} here");
+                if text.chars().count() > QUOTED {
+                    continue;
+                }
+                echoes += 1;
+                if let Quote::Text(quote) = quote_beside(&secret, &text) {
+                    leaks += 1;
+                    if examples.len() < 6 {
+                        examples.push(format!("{secret:?} {piece:?} {names} -> {quote:?}"));
+                    }
+                }
             }
+            println!("{kind}: {leaks} of {echoes}\n   {}", examples.join("\n   "));
         }
-        assert_eq!(view(SECRET.as_bytes()).capacity(), SECRET.len());
-        assert_eq!(view(b"abc\xe9").capacity(), 5);
     }
 
     /// Xorshift, which makes the same texts each time.
@@ -769,14 +593,12 @@ mod tests {
 
     #[test]
     fn names_with_accents_are_found_as_html_writes_them() {
-        let chars: Vec<_> = LATIN_1.split(' ').collect();
-        assert_eq!((chars.len(), chars[0xeb - 0xa0]), (96, "euml"));
-        let private = Private::new(&["Zo\u{eb}", "jan+x@kp.nl"]);
+        let private = Private(&["Zo\u{eb}", "jan+x@kp.nl"]);
         for echo in
             ["Zo&euml;", "zo&Euml;", "ZO\u{cb}", "Wm8mZXVtbDs=", "jan&plus;x&commat;kp&period;nl"]
         {
             let text = format!("no user {echo} here");
-            assert_eq!(private.description(&text), Quote::Withheld, "{text}");
+            assert!(is_hidden(&private.description(&text)), "{text}");
         }
         let harmless = "no user Zo here";
         assert_eq!(private.description(harmless), Quote::Text(harmless.to_owned()));
@@ -784,10 +606,10 @@ mod tests {
 
     #[test]
     fn escape_within_two_other_encodings_is_undone() {
-        let private = Private::new(&["jan+x@kp.nl"]);
+        let private = Private(&["jan+x@kp.nl"]);
         // Base64 of base64 of `jan%2Bx%40kp.nl`, and hex of `jan%252Bx%2540kp.nl`.
         for echo in ["YW1GdUpUSkNlQ1UwTUd0d0xtNXM=", "6a616e253235324278253235343 06b702e6e6c"] {
-            assert_eq!(private.description(echo), Quote::Withheld, "{echo}");
+            assert!(is_hidden(&private.description(echo)), "{echo}");
         }
     }
 }

@@ -1,11 +1,12 @@
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::sync::mpsc::RecvTimeoutError;
 
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::unversioned::transport::time::Duration;
+
+use crate::background;
 
 /// ureq's look-up of host names, which a thread bounds in time; where no thread can be had, ureq's
 /// own would panic, and this one goes on without a bound.
@@ -20,17 +21,12 @@ impl Resolver for Lookup {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let unbounded = NextTimeout { after: Duration::NotHappening, ..timeout };
-        let (found, finding) = mpsc::sync_channel(1);
-        let (theirs, settings) = (uri.clone(), config.clone());
-        let look_up = move || {
-            let outcome = DefaultResolver::default().resolve(&theirs, &settings, unbounded);
-            // Nobody may be waiting any more.
-            let _ = found.send(outcome);
-        };
-        if timeout.after.is_not_happening() || thread::Builder::new().spawn(look_up).is_err() {
+        if timeout.after.is_not_happening() {
             return DefaultResolver::default().resolve(uri, config, unbounded);
         }
-        finding.recv_timeout(*timeout.after).unwrap_or_else(|error| {
+        let (uri, config) = (uri.clone(), config.clone());
+        let look_up = move || DefaultResolver::default().resolve(&uri, &config, unbounded);
+        background::call(*timeout.after, look_up).unwrap_or_else(|error| {
             Err(match error {
                 RecvTimeoutError::Timeout => ureq::Error::Timeout(timeout.reason),
                 RecvTimeoutError::Disconnected => ureq::Error::HostNotFound,

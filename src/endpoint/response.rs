@@ -15,7 +15,8 @@ use crate::token::Token;
 /// The most that is read of an answer's body, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
 /// Stands for a description that can't be quoted.
-const WITHHELD: &str = "withheld: the server's words come too close to a secret or user name";
+const WITHHELD: &str =
+    "withheld: the server's words are not plain, or too close to a secret or user name";
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
@@ -105,7 +106,7 @@ fn string(
 
 /// The `code` and `description` of [`Error::Rejected`].
 fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
-    let (code, mut description) = quoted(body, &Private::new(&grant.private_texts()));
+    let (code, mut description) = quoted(body, &Private(&grant.private_texts()));
     if let Some(name) = grant.secret_with_space() {
         let hint = format!("{name} starts or ends with white space, such as a file's line end");
         add(&mut description, &hint);
@@ -119,7 +120,7 @@ pub(super) fn add(description: &mut Option<String>, hint: &str) {
     *description = Some(format!("{said}{hint}"));
 }
 
-fn quoted(body: &[u8], private: &Private) -> (Option<String>, Option<String>) {
+fn quoted(body: &[u8], private: &Private<'_>) -> (Option<String>, Option<String>) {
     let described = |quote| match quote {
         Quote::Nothing => None,
         Quote::Withheld => Some(WITHHELD.to_owned()),
@@ -129,7 +130,7 @@ fn quoted(body: &[u8], private: &Private) -> (Option<String>, Option<String>) {
     let Some(text) = str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return (None, None);
     };
-    let names = ["error", "error_description", "message", "name"];
+    let names = ["error", "error_description", "message"];
     if let Some([code, descriptions @ ..]) = json::object(text, names) {
         let string = |found| match found {
             Found::Once(raw) => json::string(raw),
@@ -457,8 +458,8 @@ mod tests {
                 None,
                 some("Invalid login"),
             ),
-            (r#"{"name":"NotAuthenticated","code":401}"#, None, some("NotAuthenticated")),
-            (r#"{"message":"<pre>Cannot POST</pre>","name":"NotFound"}"#, None, some("NotFound")),
+            (r#"{"name":"NotAuthenticated","code":401}"#, None, None),
+            (r#"{"message":"<pre>Cannot POST</pre>","name":"NotFound"}"#, None, None),
             (r#"{"x":"y"}"#, None, None),
             (r#"{"error":"a""#, None, None),
             (r#"["a"]"#, None, None),

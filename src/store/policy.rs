@@ -1,7 +1,7 @@
 //! What a process does with a token that another one has stored. Told the time, and free of I/O, so
 //! that the bench can simulate a fleet on it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::jitter;
 
@@ -42,18 +42,6 @@ pub(crate) fn lease(time: Duration, token_left: Option<Duration>) -> Duration {
 /// part, so that those who wait for one who died don't all ask at once.
 pub(crate) fn patience(time: Duration) -> Duration {
     jitter::shortened(time / 2)
-}
-
-/// Until when the token endpoint may take after a store failed: `wanted` from now on, but no longer
-/// after the deadline than the store `took`.
-pub(crate) fn deadline(
-    deadline: Instant,
-    took: Duration,
-    now: Instant,
-    wanted: Duration,
-) -> Instant {
-    let later = deadline.checked_add(took).zip(now.checked_add(wanted));
-    later.map_or(deadline, |(at_most, wanted)| deadline.max(wanted.min(at_most)))
 }
 
 /// Whether a renewal leaves it to the process that has the lease. Leases are so short that others
@@ -112,18 +100,6 @@ mod tests {
         let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
         assert!((MINUTE * 3 / 8..MINUTE * 4 / 10).contains(least), "{least:?}");
         assert!((MINUTE * 48 / 100..=MINUTE / 2).contains(most), "{most:?}");
-    }
-
-    #[test]
-    fn endpoint_gets_the_time_that_a_store_took() {
-        let start = Instant::now();
-        let end = start + MINUTE;
-        let deadline = |now, took| deadline(end, took, start + now, MINUTE / 2);
-        assert_eq!(deadline(MINUTE / 4, MINUTE / 4), end);
-        assert_eq!(deadline(MINUTE * 3 / 4, MINUTE * 3 / 4), start + MINUTE * 5 / 4);
-        assert_eq!(deadline(MINUTE * 5, MINUTE * 5), start + MINUTE * 11 / 2);
-        // It was asked late, and failed at once.
-        assert_eq!(deadline(MINUTE * 3 / 4, Duration::ZERO), end);
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub(super) const MAX_SEALED: usize = 32 * 1024;
 ///
 /// Both come from the grant, secrets included, and from the token endpoint. Who does not know the
 /// secrets can neither read a stored token nor forge one, and nobody finds that of another grant.
-pub(super) struct Seal(Zeroizing<[u8; NAME_LENGTH + KEY_LENGTH]>);
+///
+/// In a box: what is moved about on the stack leaves copies there, which nobody wipes.
+pub(super) struct Seal(Box<Zeroizing<[u8; NAME_LENGTH + KEY_LENGTH]>>);
 
 /// A stored token.
 pub(super) struct Opened {
@@ -39,23 +41,24 @@ impl Seal {
     }
 
     fn of_format(format: &[u8], token_endpoint: &str, grant: &Grant) -> Self {
-        let (secrets, info) = match grant {
-            Grant::ClientCredentials { client_id, client_secret } => (
-                framed(&[client_secret.expose()]),
+        let (client_id, client_secret) = (grant.client_id(), grant.client_secret().expose());
+        let (secrets, info) = match grant.user() {
+            None => (
+                framed(&[client_secret]),
                 framed(&[token_endpoint, "client_credentials", client_id]),
             ),
-            Grant::Password { client_id, client_secret, username, password } => (
-                framed(&[client_secret.expose(), password.expose()]),
-                framed(&[token_endpoint, "password", client_id, username]),
+            Some(user) => (
+                framed(&[client_secret, user.password.expose()]),
+                framed(&[token_endpoint, "password", client_id, &user.name]),
             ),
         };
-        let mut name_and_key = Zeroizing::new([0; NAME_LENGTH + KEY_LENGTH]);
+        let mut name_and_key = Box::new(Zeroizing::new([0; NAME_LENGTH + KEY_LENGTH]));
         // RFC 5869 section 2.3: only more than 255 times the length of a hash is too long.
         #[expect(clippy::expect_used, reason = "proven above")]
         Salt::new(HKDF_SHA256, format)
             .extract(&secrets)
             .expand(&[&info], NameAndKey)
-            .and_then(|okm| okm.fill(&mut *name_and_key))
+            .and_then(|okm| okm.fill(&mut **name_and_key))
             .expect("two hashes' length of key material");
         Self(name_and_key)
     }
@@ -184,12 +187,12 @@ mod tests {
         let name = "f90c75edfd61f1677042e46a551dfb89e25a326ff13e6c06417da20084b6f013";
         assert_eq!(seal.name(), name);
         let key = "13c220a4c7b9d189656dc373ea78354b10bbc19b432c05889d35fcf09fd50e1b";
-        assert_eq!(hex(&*seal.0), format!("{name}{key}"));
+        assert_eq!(hex(&**seal.0), format!("{name}{key}"));
         let seal = Seal::new(ENDPOINT, &user());
         let name = "e68b7ac8fc9d11681063f317a53b721f7b3e705f2d9626b6975bc0a3140b96a5";
         assert_eq!(seal.name(), name);
         let key = "031d2565b19c010ac2186a45afc7bcd6b4d356edd95f40294c4310d92b585e01";
-        assert_eq!(hex(&*seal.0), format!("{name}{key}"));
+        assert_eq!(hex(&**seal.0), format!("{name}{key}"));
     }
 
     /// Sealed by the Python package `cryptography` with the key above: a program of another version
