@@ -9,15 +9,15 @@
 mod clock;
 mod fleet;
 #[path = "../src/jitter.rs"]
-#[expect(unused_imports, reason = "what its tests import")]
+#[expect(dead_code, reason = "some of it is for the rest of the crate")]
 mod jitter;
 mod measure;
+#[path = "../tests/it/memory_store.rs"]
+#[expect(dead_code, reason = "most of it is for the tests")]
+mod memory_store;
 #[path = "../src/store/policy.rs"]
 #[expect(dead_code, reason = "what its tests use")]
 mod policy;
-#[path = "../tests/it/shelf.rs"]
-#[expect(dead_code, reason = "most of it is for the tests")]
-mod shelf;
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the tests")]
 mod support;
@@ -34,7 +34,7 @@ use weseedo_auth::{Authenticator, Environment, FileStore, Grant, TokenStore};
 
 use crate::fleet::{Cost, Deaths};
 use crate::measure::{Bench, print, section, time};
-use crate::shelf::Shelf;
+use crate::memory_store::MemoryStore;
 use crate::support::{Directory, HOUR, Server, token_answer};
 
 fn main() {
@@ -85,7 +85,7 @@ impl Bench {
         let store = FileStore::new(&directory.0);
         let (key, other) = ("0f".repeat(32), directory.0.join("other"));
         let (path, temporary) = (directory.0.join(&key), other.with_extension("tmp"));
-        let sealed = Shared::new().shelf.value().1.sealed;
+        let sealed = Shared::new().store.value().1.sealed;
         store.save(&key, &sealed, HOUR).unwrap();
         let (loads, reads) = self.by_turns(
             || time(calls, || _ = black_box(store.load(&key).unwrap().unwrap())),
@@ -106,13 +106,13 @@ impl Bench {
     fn opening(&self) {
         section("open; floor: HKDF-SHA256 and ChaCha20-Poly1305 with bare ring");
         let (shared, calls) = (Shared::new(), self.calls / 10);
-        let value = sealed(shared.shelf.value().1.sealed.len());
+        let value = sealed(shared.store.value().1.sealed.len());
         let before = shared.server.connections();
         let (misses, floors) = self.by_turns(
             || {
                 let took = time(calls, || shared.miss());
                 // It keeps a list of its calls.
-                shared.shelf.calls();
+                shared.store.calls();
                 took
             },
             || time(calls, || open(&value)),
@@ -161,16 +161,17 @@ fn be_process(base_url: &str, certificate: &str, directory: Option<&str>) {
 /// A process whose token is in a store in memory.
 struct Shared {
     server: Server,
-    shelf: Shelf,
+    store: MemoryStore,
     authenticator: Authenticator,
     grant: Grant,
 }
 
 impl Shared {
     fn new() -> Self {
-        let (server, shelf) = (Server::answering(|_| token_answer(TOKEN, HOUR)), Shelf::default());
-        let authenticator = server.builder().store(shelf.clone()).build().unwrap();
-        let shared = Self { server, shelf, authenticator, grant: grant() };
+        let (server, store) =
+            (Server::answering(|_| token_answer(TOKEN, HOUR)), MemoryStore::default());
+        let authenticator = server.builder().store(store.clone()).build().unwrap();
+        let shared = Self { server, store, authenticator, grant: grant() };
         shared.miss();
         shared
     }

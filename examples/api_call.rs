@@ -13,13 +13,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let grant = Grant::client_credentials("demo", "demo secret");
     let meetings = format!("{}/api/v2/personal/meetings", standin.base_url());
 
-    // For most calls: a token that the API refuses is forgotten, and the next call brings a new
-    // one.
+    // For most calls. If the API refuses the token, a call without a body is repeated with another.
     let agent = authenticator.agent(grant.clone());
     let mut answer = agent.get(&meetings).call()?;
     println!("through agent: {}", answer.body_mut().read_to_string()?);
 
-    // For calls that may be repeated: once more, with a new token, if the first was refused.
+    // For any call that may be repeated, also one with a body.
     let list = authenticator.with_token(&grant, |token| {
         let request = ureq::get(&meetings).header("Authorization", token.authorization());
         request.call()?.body_mut().read_to_string()

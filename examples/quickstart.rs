@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for call in ["first ", "second"] {
             let start = Instant::now();
             let token = authenticator.get_token(&grant)?;
-            let (took, expires) = (start.elapsed(), token.expires());
+            let (took, expires) = (start.elapsed(), token.expires_at());
             let shown = shortened(token.access_token());
             println!("  {call} get_token: {shown}, expires {expires}, took {took:?}");
         }

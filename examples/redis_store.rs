@@ -62,14 +62,17 @@ impl TokenStore for RedisStore {
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
         let (key, mut ask) = (format!("{PREFIX}{key}"), pipe());
         ask.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
-        let (sealed, left): (Option<Vec<u8>>, i64) = self.ask(&ask)?;
-        // What is kept for ever has -1 ms left.
-        let left = left.try_into().ok().map(Duration::from_millis);
-        Ok(sealed.map(|sealed| Stored { sealed, left }))
+        let (sealed, ms): (Option<Vec<u8>>, i64) = self.ask(&ask)?;
+        let Some(stored) = sealed.map(Stored::new) else { return Ok(None) };
+        // PTTL answers -1 for a value that is kept for ever.
+        Ok(Some(match ms.try_into() {
+            Ok(ms) => stored.with_remaining(Duration::from_millis(ms)),
+            Err(_) => stored,
+        }))
     }
 
-    fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError> {
-        let ms = left.as_millis().max(1);
+    fn save(&self, key: &str, sealed: &[u8], remaining: Duration) -> Result<(), StoreError> {
+        let ms = remaining.as_millis().max(1);
         self.ask(pipe().cmd("SET").arg(format!("{PREFIX}{key}")).arg(sealed).arg("PX").arg(ms))
     }
 

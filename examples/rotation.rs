@@ -1,9 +1,9 @@
 //! A client secret that is reset while the program runs: the agent reads the new one from the file
 //! when the token endpoint rejects the old one.
 //!
-//! The order that loses least: reset the secret, write the file, and only then let the old tokens
-//! end. A token that expires costs no call. One that is revoked costs the calls that carry it,
-//! which end with the API's 401: an agent can't repeat a request, since its body may be gone.
+//! The order that loses least: reset the secret, write the file, and only then revoke the old
+//! tokens. A token that expires costs no call. If a token is revoked, the agent repeats the calls
+//! that carried it, unless they have a body.
 
 #[path = "standin/reset.rs"]
 mod reset;

@@ -90,14 +90,11 @@ impl Service {
 
     fn meetings(&self) -> (u16, String) {
         let list = || self.agent.get(&self.meetings).call()?.body_mut().read_to_string();
-        // The API refused the token, which is forgotten now: the next call brings another one; and
-        // the one after it, if the token was renewed just before all were revoked. That is for
-        // calls that may be made again.
         let mut outcome = list();
-        for _ in 0..2 {
-            if matches!(outcome, Err(ureq::Error::StatusCode(401))) {
-                outcome = list();
-            }
+        // The agent has repeated the call with another token. That one may have been revoked as well,
+        // if it was requested just before all tokens were revoked.
+        if matches!(outcome, Err(ureq::Error::StatusCode(401))) {
+            outcome = list();
         }
         match outcome {
             Ok(list) => (200, list),
@@ -111,7 +108,7 @@ impl Service {
 
     fn health(&self) -> (u16, String) {
         let status = self.authenticator.status(&self.grant);
-        match (status.token_left.map(|left| left.as_secs_f64()), status.last_error) {
+        match (status.remaining.map(|left| left.as_secs_f64()), status.last_error) {
             (Some(_), None) => (200, "ok".to_owned()),
             (Some(left), Some(_)) => (200, format!("degraded: renewals fail, {left:.1} s left")),
             (None, Some(error)) => (503, format!("down: {error}")),
@@ -124,7 +121,7 @@ impl Service {
         let (obtained, refused) = (obtained.load(Relaxed), refused.load(Relaxed));
         let [transport, unavailable, rejected, unusable] =
             failed.each_ref().map(|n| n.load(Relaxed));
-        let left = self.authenticator.status(&self.grant).token_left.unwrap_or_default();
+        let left = self.authenticator.status(&self.grant).remaining.unwrap_or_default();
         let left = left.as_secs_f64();
         format!(
             "# HELP weseedo_tokens_obtained_total Tokens that fetches and renewals brought.
@@ -136,12 +133,12 @@ weseedo_token_failures_total{{kind=\"transport\"}} {transport}
 weseedo_token_failures_total{{kind=\"unavailable\"}} {unavailable}
 weseedo_token_failures_total{{kind=\"rejected\"}} {rejected}
 weseedo_token_failures_total{{kind=\"unusable\"}} {unusable}
-# HELP weseedo_tokens_refused_total Tokens that the API refused before they were over.
+# HELP weseedo_tokens_refused_total Tokens that the API refused before they expired.
 # TYPE weseedo_tokens_refused_total counter
 weseedo_tokens_refused_total {refused}
-# HELP weseedo_token_left_seconds How long the token in hand can still be used.
-# TYPE weseedo_token_left_seconds gauge
-weseedo_token_left_seconds {left:.3}
+# HELP weseedo_token_remaining_seconds How long the cached token stays valid.
+# TYPE weseedo_token_remaining_seconds gauge
+weseedo_token_remaining_seconds {left:.3}
 "
         )
     }
@@ -163,7 +160,7 @@ impl Metrics {
             Event::Failed { error: Unavailable { .. }, .. } => &self.failed[1],
             Event::Failed { error: Rejected { .. }, .. } => &self.failed[2],
             Event::Failed { .. } => &self.failed[3],
-            Event::Refused { .. } => &self.refused,
+            Event::TokenRefused { .. } => &self.refused,
             _ => return,
         };
         counter.fetch_add(1, Relaxed);

@@ -1,44 +1,63 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
-use ureq::http::{Request, Response, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::{Agent, Body, SendBody};
 
-use crate::authenticator::Authenticator;
+use crate::authenticator::{Authenticator, Recovery};
+use crate::back_off;
+use crate::clock::{Moment, Span};
 use crate::error::Error;
 use crate::grant::Grant;
 use crate::grant_source::GrantSource;
+use crate::status::Status;
 use crate::token::Token;
 
-/// ureq middleware that puts the token on API calls: `Authorization: Bearer …` (RFC 6750 section
-/// 2.1).
+/// The tokens of one grant, or of one [`GrantSource`]; also ureq middleware that puts them on API
+/// calls.
 ///
-/// Only requests to the environment's own scheme, host and port get the header, and never the token
-/// endpoint; a request that has an `Authorization` header already is left alone. The value is
-/// marked sensitive. An answer with status 401 makes the [`Authenticator`] forget the token that
-/// was sent (see [`Authenticator::invalidate`]); the request itself is not repeated, since its body
-/// may be gone: for that there is [`Authenticator::with_token`].
+/// A source is asked before the first use, and again whenever the token endpoint rejects the current
+/// grant, also when a renewal is rejected. If the source then gives another grant, the call goes on
+/// with that one, once. After several rejected grants in a row, the source is left alone for 1 to
+/// 30 s.
+///
+/// # As middleware
+///
+/// Adds `Authorization: Bearer …` (RFC 6750 section 2.1) to requests for the environment's own
+/// scheme, host and port, except for the token endpoint. A request that already has an
+/// `Authorization` header is left alone. The value is marked sensitive. If the API answers 401, the
+/// token that was sent counts as refused (see [`Authenticator::invalidate`]). The request is not
+/// repeated: [`agent`](Self::agent) and [`with_token`](Self::with_token) do that.
 ///
 /// In an agent of your own, add it after all other middleware, so that it sees the URL that is
-/// asked. ureq drops the header when it follows a redirect; leave the agent's
-/// `redirect_auth_headers` like that: the other choice takes another port for the same host, and
-/// would carry the token there.
+/// asked. ureq drops the header when it follows a redirect. Leave the agent's
+/// `redirect_auth_headers` like that: the other choice would carry the token to another port of the
+/// same host.
 ///
-/// An [`Error`] on the way to a token ends the request; [`Error::from_ureq`] tells it from an error
-/// of the call itself. Where the token endpoint rejects the grant, its [`GrantSource`] is asked for
-/// another one, and the call goes on with that, once.
+/// An [`Error`] on the way to a token ends the request; [`Error::from_ureq`] distinguishes it from
+/// an error of the call itself.
 #[derive(Clone)]
 pub struct Bearer {
     authenticator: Authenticator,
     source: GrantSource,
-    /// The grant in use. The lock is never held while the source is asked.
-    current: Arc<Mutex<Option<Grant>>>,
+    state: Arc<Mutex<State>>,
+}
+
+/// The lock is never held while the source is asked.
+struct State {
+    /// The grant in use; `None` before the source was asked.
+    grant: Option<Grant>,
+    /// The number of new grants in a row that the endpoint rejected.
+    rejected: u32,
+    /// While this lasts, the source is not asked for another grant.
+    pause: Option<Span>,
 }
 
 impl Authenticator {
-    /// Returns middleware for a [`ureq::Agent`] of your own.
+    /// Returns the tokens of a grant or a [`GrantSource`], which are also middleware for a
+    /// [`ureq::Agent`] of your own.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Error, Grant, ureq};
@@ -64,66 +83,197 @@ impl Authenticator {
     /// # Ok::<(), Error>(())
     /// ```
     #[must_use]
-    pub fn bearer(&self, grant: impl Into<GrantSource>) -> Bearer {
-        let source = grant.into();
-        let current = Arc::new(Mutex::new(source.fixed()));
-        Bearer { authenticator: self.clone(), source, current }
+    pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
+        let source = source.into();
+        let state = State { grant: source.fixed(), rejected: 0, pause: None };
+        Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Returns an agent for API calls: this `Authenticator`'s HTTP settings, and [`Bearer`].
+    /// Returns an agent for API calls: [`bearer(source).agent()`](Bearer::agent).
+    #[must_use]
+    pub fn agent(&self, source: impl Into<GrantSource>) -> Agent {
+        self.bearer(source).agent()
+    }
+
+    /// Calls `call` with a token, and once more with another token if it returns
+    /// [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode): see [`Bearer::with_token`].
     ///
-    /// Make it once and keep it: it owns a pool of connections. Clones share the pool.
+    /// # Errors
     ///
-    /// It waits 10 s for a connection and 60 s for the head of an answer, and keeps up to 10 idle
-    /// connections; [`Builder::http`](super::Builder::http) overrides that. Else ureq's own
-    /// defaults hold: a 4xx or 5xx status is an error, and a body may take as long as it takes.
-    /// Redirects are followed without the header, whatever `Builder::http` says.
+    /// The error of `call`, or an [`Error`] of [`get_token`](Self::get_token).
+    /// [`Error::from_ureq`] distinguishes the two.
+    pub fn with_token<T>(
+        &self,
+        grant: &Grant,
+        call: impl FnMut(&Token) -> Result<T, ureq::Error>,
+    ) -> Result<T, ureq::Error> {
+        self.bearer(grant.clone()).with_token(call)
+    }
+}
+
+impl Bearer {
+    /// Returns a token of the current grant, as [`Authenticator::get_token`] does.
     ///
-    /// What a single request sets with its own `config()` is the caller's to answer for. With
+    /// # Errors
+    ///
+    /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
+    pub fn token(&self) -> Result<Token, Error> {
+        self.authenticator.get_token_by(&self.grant()?, Moment::now, self)
+    }
+
+    /// Calls `call` with a token, and once more with another token if it returns
+    /// [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode).
+    ///
+    /// The refused token counts as missing from then on (see [`Authenticator::invalidate`]). There
+    /// is no second call if no other token can be had. A second 401 is returned as it is, unless the
+    /// second token was requested before the first refusal, by a renewal or by another process: then
+    /// there is a third call.
+    ///
+    /// ```
+    /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
+    ///
+    /// # let mut server = mockito::Server::new();
+    /// # let body = r#"{"access_token":"d33...59b","expires":"9999-12-31T23:59:59.999Z","token_type":"Bearer"}"#;
+    /// # server.mock("POST", "/api/v2/oauth2/token").with_body(body).create();
+    /// # server.mock("DELETE", "/api/v2/personal/meetings/7").with_status(204).create();
+    /// let environment = Environment::Sandbox;
+    /// # let environment = Environment::Custom(server.url());
+    /// let meeting = format!("{}/api/v2/personal/meetings/7", environment.base_url());
+    /// let authenticator = Authenticator::new(environment)?;
+    /// let bearer = authenticator.bearer(Grant::client_credentials("client id", "client secret"));
+    ///
+    /// let answer = bearer.with_token(|token| {
+    ///     ureq::delete(&meeting).header("authorization", token.authorization()).call()
+    /// })?;
+    /// assert_eq!(answer.status(), 204);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// To use your own certification authority or proxy, call through [`agent`](Self::agent): it has
+    /// the settings of [`Builder::http`](super::Builder::http), and keeps an `Authorization` header
+    /// that the request already has. With `http_status_as_error(false)` a 401 is no error: return
+    /// `Err(ureq::Error::StatusCode(401))` for it.
+    ///
+    /// # Errors
+    ///
+    /// The error of `call`, or an [`Error`] of [`token`](Self::token). [`Error::from_ureq`]
+    /// distinguishes the two.
+    pub fn with_token<T>(
+        &self,
+        mut call: impl FnMut(&Token) -> Result<T, ureq::Error>,
+    ) -> Result<T, ureq::Error> {
+        let mut token = self.token().map_err(Error::into_ureq)?;
+        let mut outcome = call(&token);
+        let refused = Moment::now().monotonic;
+        for _ in 0..2 {
+            if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
+                break;
+            }
+            let Some(another) = self.another_token(&token) else { break };
+            outcome = call(&another);
+            if another.lifetime().start().monotonic >= refused {
+                break;
+            }
+            // This token was requested before the refusal, so it may have been revoked as well.
+            token = another;
+        }
+        outcome
+    }
+
+    /// Returns the state of the current grant, as [`Authenticator::status`] does. The state is empty
+    /// before the source was asked for the first time.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let grant = self.state().grant.clone();
+        grant.map_or(Status::UNKNOWN, |grant| self.authenticator.status(&grant))
+    }
+
+    /// Returns an agent for API calls, with the HTTP settings of the [`Authenticator`] and this
+    /// `Bearer` as middleware.
+    ///
+    /// Make it once and keep it, because it owns a pool of connections. Clones share the pool.
+    ///
+    /// If the API refuses a token with 401, the agent repeats the call once with another token, if
+    /// there is one. It doesn't repeat a call whose method usually has a body (POST, PUT, PATCH), a
+    /// call with settings of its own (`config()`, `force_send_body()`), or a call that was redirected
+    /// to another origin. [`with_token`](Self::with_token) can repeat any call.
+    ///
+    /// The agent waits 10 s for a connection and 60 s for the head of an answer, and keeps up to 10
+    /// idle connections for each host; [`Builder::http`](super::Builder::http) overrides that.
+    /// Otherwise it has ureq's own defaults: a 4xx or 5xx status is an error, and a body may take
+    /// any time. Redirects are followed without the header, whatever `Builder::http` says.
+    ///
+    /// The settings of a single request, made with its own `config()`, are your responsibility. With
     /// `redirect_auth_headers(SameHost)` ureq carries the token to another port of the same host;
     /// `https_only(false)`, `proxy` and `tls_config` change where and how it travels. A new agent
     /// made of this one's settings, `agent.config().new_agent()`, carries the token too, but its
     /// buffers are not wiped.
     #[must_use]
-    pub fn agent(&self, grant: impl Into<GrantSource>) -> Agent {
-        self.endpoint().api_agent(self.bearer(grant))
+    pub fn agent(&self) -> Agent {
+        let endpoint = self.authenticator.endpoint();
+        let agent = endpoint.api_agent(None::<Repeat>, self.clone());
+        let repeat = Repeat { bearer: self.clone(), agent };
+        endpoint.api_agent(Some(repeat), self.clone())
+    }
+
+    /// The current grant. Asks the source if it was not asked yet.
+    fn grant(&self) -> Result<Grant, Error> {
+        let current = self.state().grant.clone();
+        if let Some(grant) = current {
+            return Ok(grant);
+        }
+        let grant = self.source.read()?;
+        Ok(self.state().grant.get_or_insert(grant).clone())
+    }
+
+    /// Makes `refused` count as missing, and returns another token if there is one.
+    fn another_token(&self, refused: &Token) -> Option<Token> {
+        self.refuse(refused);
+        self.token().ok().filter(|token| !token.is_same(refused))
+    }
+
+    /// Ignores a token of a grant that is no longer the current one.
+    fn refuse(&self, token: &Token) {
+        let current = self.state().grant.clone();
+        if let Some(grant) = current {
+            self.authenticator.invalidate(&grant, token);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Bearer {
-    /// A token for a call, and the grant that it belongs to.
-    fn token(&self) -> Result<(Grant, Token), ureq::Error> {
-        let grant = self.grant(None)?;
-        let rejected = match self.authenticator.get_token(&grant) {
-            Ok(token) => return Ok((grant, token)),
-            Err(error @ Error::Rejected { .. }) => error,
-            Err(error) => return Err(error.into_ureq()),
+impl Recovery for Bearer {
+    /// Goes on with another grant of the source after `rejected` was rejected.
+    fn recover(&self, rejected: &Grant) -> Option<Result<Token, Error>> {
+        let now = Moment::now();
+        let (current, pause) = {
+            let state = self.state();
+            (state.grant.clone().filter(|grant| grant != rejected), state.pause)
         };
-        let next = self.grant(Some(&grant))?;
-        if next == grant {
-            return Err(rejected.into_ureq());
-        }
-        let token = self.authenticator.get_token(&next).map_err(Error::into_ureq)?;
-        Ok((next, token))
-    }
-
-    /// The grant in use, unless it is the one that was rejected: another thread may have found a
-    /// newer one meanwhile. Else what the source says now.
-    fn grant(&self, rejected: Option<&Grant>) -> Result<Grant, ureq::Error> {
-        let is_newer = |grant: &Grant| rejected.is_none_or(|old| grant != old);
-        if let Some(newer) = self.current().clone().filter(is_newer) {
-            return Ok(newer);
-        }
-        let read = self.source.read().map_err(ureq::Error::Other)?;
-        let mut current = self.current();
-        Ok(match current.clone().filter(is_newer) {
+        let next = match current {
+            // Another thread has found a newer grant meanwhile.
             Some(newer) => newer,
-            None => current.insert(read).clone(),
-        })
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<Grant>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+            None if pause.is_some_and(|pause| !pause.has_ended(now)) => return None,
+            None => match self.source.read() {
+                Ok(grant) if grant == *rejected => return None,
+                Ok(grant) => self.state().grant.insert(grant).clone(),
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let outcome = self.authenticator.get_token(&next);
+        let mut state = self.state();
+        state.rejected = match &outcome {
+            Err(Error::Rejected { .. }) => state.rejected.saturating_add(1),
+            _ => 0,
+        };
+        state.pause = outcome.as_ref().err().map(|error| {
+            let pause = back_off::after_failure(state.rejected, error);
+            Span::new(now, pause)
+        });
+        Some(outcome)
     }
 }
 
@@ -133,32 +283,75 @@ impl Middleware for Bearer {
         mut request: Request<SendBody>,
         next: MiddlewareNext,
     ) -> Result<Response<Body>, ureq::Error> {
-        let is_ours = self.authenticator.endpoint().address().is_api(request.uri());
-        if !is_ours || request.headers().contains_key(AUTHORIZATION) {
+        let address = self.authenticator.endpoint().address();
+        if !address.is_api(request.uri()) || request.headers().contains_key(AUTHORIZATION) {
             return next.handle(request);
         }
-        let (grant, token) = self.token()?;
+        let token = self.token().map_err(Error::into_ureq)?;
         let mut value = HeaderValue::from_str(token.authorization())
             .map_err(|error| ureq::Error::Http(error.into()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
+        let slot = request.extensions().get::<Refused>().cloned();
 
+        // Forgets an earlier answer.
+        let _ = address.has_answered();
         let result = next.handle(request);
         let is_refused = match &result {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             Err(error) => matches!(error, ureq::Error::StatusCode(401)),
         };
-        if is_refused {
-            self.authenticator.invalidate(&grant, &token);
+        // After a redirect, the 401 of another origin says nothing about the token.
+        if is_refused && address.has_answered() {
+            self.refuse(&token);
+            if let Some(slot) = slot {
+                let _ = slot.0.set(token);
+            }
         }
         result
+    }
+}
+
+/// The slot for a token that the API refused, in the extensions of a request.
+#[derive(Clone, Default)]
+struct Refused(Arc<OnceLock<Token>>);
+
+/// Middleware that repeats a call once if the API refused its token. It is the first one, so that a
+/// repeated call passes through the user's middleware as any other.
+struct Repeat {
+    bearer: Bearer,
+    /// An agent like the one that has this middleware, but without it.
+    agent: Agent,
+}
+
+impl Middleware for Repeat {
+    fn handle(
+        &self,
+        request: Request<SendBody>,
+        next: MiddlewareNext,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let methods = [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS, Method::TRACE];
+        // ureq adds one extension to each request, and others for settings or a forced body, which
+        // can't be distinguished from outside.
+        if !methods.contains(request.method()) || request.extensions().len() != 1 {
+            return next.handle(request);
+        }
+        let (mut parts, body) = request.into_parts();
+        let again = Request::from_parts(parts.clone(), ());
+        let refused = Refused::default();
+        parts.extensions.insert(refused.clone());
+        let result = next.handle(Request::from_parts(parts, body));
+        match refused.0.get() {
+            Some(token) if self.bearer.another_token(token).is_some() => self.agent.run(again),
+            _ => result,
+        }
     }
 }
 
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bearer = f.debug_struct("Bearer");
-        if let Some(grant) = &*self.current() {
+        if let Some(grant) = &self.state().grant {
             bearer.field("grant", grant);
         }
         bearer.finish_non_exhaustive()

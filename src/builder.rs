@@ -5,38 +5,39 @@ use std::time::Duration;
 use ureq::config::ConfigBuilder;
 use ureq::typestate::AgentScope;
 
-use crate::authenticator::Authenticator;
+use crate::authenticator::{Authenticator, Shared};
 use crate::cache::Cache;
 use crate::endpoint::retry::Retrying;
 use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
 use crate::event::{Event, Hook};
-use crate::source::Source;
+use crate::source::TokenSource;
 #[cfg(feature = "store")]
 use crate::store::TokenStore;
 #[cfg(feature = "store")]
-use crate::store::fleet::Fleet;
+use crate::store::guard::GuardedStore;
+#[cfg(feature = "store")]
+use crate::store::shared::SharedTokens;
 
 const DEFAULT_TOKEN_PATH: &str = "/api/v2/oauth2/token";
 /// Longer is as good as for ever, and keeps deadlines within what an `Instant` can tell.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings of an [`Authenticator`].
+#[must_use = "build() creates the Authenticator"]
 pub struct Builder {
     environment: Environment,
     token_path: String,
     timeout: Duration,
     retries: u32,
-    refresh_before: Duration,
+    renew_before: Duration,
     renew_in_background: bool,
     capacity: usize,
     configure: Configure,
-    hook: Hook,
+    hook: Arc<Hook>,
     #[cfg(feature = "store")]
-    store: Option<Arc<dyn TokenStore>>,
-    #[cfg(not(feature = "store"))]
-    store: Option<std::convert::Infallible>,
+    store: Option<Box<dyn TokenStore>>,
 }
 
 impl Authenticator {
@@ -57,11 +58,12 @@ impl Authenticator {
             token_path: DEFAULT_TOKEN_PATH.to_owned(),
             timeout: Duration::from_secs(10),
             retries: 2,
-            refresh_before: Duration::from_secs(5 * 60),
+            renew_before: Duration::from_secs(15 * 60),
             renew_in_background: true,
             capacity: 1024,
             configure: Box::new(|config| config),
-            hook: Box::new(|_| {}),
+            hook: Arc::new(|_| {}),
+            #[cfg(feature = "store")]
             store: None,
         }
     }
@@ -77,7 +79,6 @@ impl Builder {
     /// the URL that was asked.
     ///
     /// The path is appended to the base URL; it starts with `/` and has no query or fragment.
-    #[must_use]
     pub fn token_path(mut self, path: impl Into<String>) -> Self {
         self.token_path = path.into();
         self
@@ -89,7 +90,6 @@ impl Builder {
     /// Each attempt but the last gets half of what is left. A call that finds a valid token takes
     /// none of it: its renewal has as long, in a thread. More than a year counts as a year. A store
     /// that fails may add the time that it took, and one that outlasts the token half of `timeout`.
-    #[must_use]
     pub fn timeout(mut self, whole_call: Duration) -> Self {
         self.timeout = whole_call;
         self
@@ -100,7 +100,6 @@ impl Builder {
     /// What is transient is told by [`Error::is_transient`]. The waits in between are random, up to
     /// 100 ms, 200 ms and so on to 2 s, or the server's `Retry-After` if that is longer; where
     /// `timeout` leaves no room for one, the call fails.
-    #[must_use]
     pub fn retries(mut self, n: u32) -> Self {
         self.retries = n;
         self
@@ -111,9 +110,8 @@ impl Builder {
     ///
     /// Each token's window is shortened by a random 0 to 25 %, so that programs started together do
     /// not renew together. Zero turns renewal ahead of time off.
-    #[must_use]
-    pub fn refresh_before(mut self, window: Duration) -> Self {
-        self.refresh_before = window;
+    pub fn renew_before(mut self, window: Duration) -> Self {
+        self.renew_before = window;
         self
     }
 
@@ -125,7 +123,6 @@ impl Builder {
     /// gives no thread, the call that finds a renewal due makes it, in one attempt of at most half
     /// of what the token has left, 3 s and `timeout`. After a `fork`, a fetch or renewal that a
     /// thread of the parent was making is taken over in the child 1 s after its `timeout`.
-    #[must_use]
     pub fn renew_in_background(mut self, yes: bool) -> Self {
         self.renew_in_background = yes;
         self
@@ -136,7 +133,6 @@ impl Builder {
     /// In a full cache, the token that is over soonest makes room when a new one arrives. A grant
     /// that has no token, since it was refused or is being fetched, takes no room; at most as many
     /// failures are remembered as tokens.
-    #[must_use]
     pub fn capacity(mut self, grants: usize) -> Self {
         self.capacity = grants;
         self
@@ -183,7 +179,7 @@ impl Builder {
     ///     let builder = Authenticator::builder(Environment::Sandbox);
     ///     Ok(builder.http(move |http| http.tls_config(tls.clone())).build()?)
     /// }
-    /// # authenticator(b"")?;
+    /// # assert!(authenticator(b"").is_err(), "no certificate");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -193,7 +189,6 @@ impl Builder {
     /// neither agent speaks plain `http`. A caller's own code can undo other safeguards, and
     /// answers for them: `disable_verification` (told in the log once, at `warn`), a proxy that is
     /// not trusted, and middleware, which sees the credentials and can rewrite the URL they go to.
-    #[must_use]
     pub fn http(
         mut self,
         configure: impl Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope>
@@ -232,9 +227,8 @@ impl Builder {
     ///     .build();
     /// # drop(authenticator);
     /// ```
-    #[must_use]
     pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.hook = Box::new(hook);
+        self.hook = Arc::new(hook);
         self
     }
 
@@ -270,9 +264,8 @@ impl Builder {
     /// # drop(authenticator);
     /// ```
     #[cfg(feature = "store")]
-    #[must_use]
     pub fn store(mut self, store: impl TokenStore + 'static) -> Self {
-        self.store = Some(Arc::new(store));
+        self.store = Some(Box::new(store));
         self
     }
 
@@ -293,27 +286,31 @@ impl Builder {
             return Err(ConfigError::Capacity);
         }
         let address = Address::new(self.environment.base_url(), &self.token_path)?;
-        let endpoint = Endpoint::new(address, self.configure)?;
+        let endpoint = Arc::new(Endpoint::new(address, self.configure)?);
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        let endpoint = Arc::new(endpoint);
-        let retrying = Retrying { endpoint: Arc::clone(&endpoint), timeout, retries: self.retries };
-        let source: Box<dyn Source> = match self.store {
-            None => Box::new(retrying),
-            #[cfg(feature = "store")]
-            Some(store) => {
-                let token_endpoint = endpoint.address().uri().to_string();
-                let origin = Box::new(retrying);
-                Box::new(Fleet::new(store, origin, token_endpoint, timeout, self.refresh_before))
-            }
+        let source: Box<dyn TokenSource> =
+            Box::new(Retrying { endpoint: Arc::clone(&endpoint), timeout });
+        #[cfg(feature = "store")]
+        let source = match self.store {
+            None => source,
+            Some(store) => Box::new(SharedTokens {
+                store: GuardedStore::new(store, Arc::clone(&self.hook)),
+                origin: source,
+                token_endpoint: endpoint.address().uri().to_string(),
+                timeout,
+                renew_before: self.renew_before,
+                ledger: Arc::default(),
+            }) as Box<dyn TokenSource>,
         };
-        Ok(Authenticator::from_parts(
-            Cache::new(self.capacity, self.refresh_before, timeout),
+        Ok(Authenticator(Arc::new(Shared {
+            cache: Cache::new(self.capacity, self.renew_before, timeout),
             endpoint,
             source,
             timeout,
-            self.renew_in_background,
-            self.hook,
-        ))
+            retries: self.retries,
+            renew_in_background: self.renew_in_background,
+            hook: self.hook,
+        })))
     }
 }
 
@@ -324,7 +321,7 @@ impl fmt::Debug for Builder {
             .field("token_path", &self.token_path)
             .field("timeout", &self.timeout)
             .field("retries", &self.retries)
-            .field("refresh_before", &self.refresh_before)
+            .field("renew_before", &self.renew_before)
             .field("renew_in_background", &self.renew_in_background)
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()

@@ -14,31 +14,31 @@ impl Moment {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// The time until the monotonic clock says `later`; nothing once it is past.
+    /// The time until the monotonic clock reads `later`; zero if that is past.
     pub(crate) fn until(self, later: Instant) -> Duration {
         later.saturating_duration_since(self.monotonic)
     }
 
-    /// Whether both clocks say so.
+    /// Whether both clocks are before their reading in `later`.
     #[inline]
     pub(crate) fn is_before(self, later: Self) -> bool {
         self.monotonic < later.monotonic && self.wall < later.wall
     }
 
-    /// The time since an earlier moment, by the clock that says less; nothing if one says that it
-    /// is later.
+    /// The time since an earlier moment, by the clock that counts less; zero if a clock reads
+    /// earlier now than it did then.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         earlier.until(self.monotonic).min(wall)
     }
 
-    /// Each clock's earlier reading.
+    /// The earlier reading of each clock.
     pub(crate) fn or_earlier(self, other: Self) -> Self {
         Self { monotonic: self.monotonic.min(other.monotonic), wall: self.wall.min(other.wall) }
     }
 
-    /// So much later on both clocks. A clock that can't tell a time so far away stays where it is,
-    /// so that it can only shorten what it bounds.
+    /// The moment `span` later. A clock that can't represent a time so far away keeps its reading,
+    /// so that an overflow can only shorten a deadline.
     pub(crate) fn plus(self, span: Duration) -> Self {
         Self {
             monotonic: self.monotonic.checked_add(span).unwrap_or(self.monotonic),
@@ -46,15 +46,15 @@ impl Moment {
         }
     }
 
-    /// This earlier moment as the wall clock of `later` would have told it: by how much that clock
-    /// was stepped in between no longer matters.
-    pub(crate) fn told_by_wall_of(self, later: Self) -> Self {
+    /// This moment with the reading that the wall clock of `later` would have had: a step of the
+    /// wall clock between the two no longer matters.
+    pub(crate) fn by_wall_clock_of(self, later: Self) -> Self {
         let elapsed = self.until(later.monotonic);
         Self { wall: later.wall.checked_sub(elapsed).unwrap_or(later.wall), ..self }
     }
 }
 
-/// A stretch of time that is over when either clock says so.
+/// A stretch of time. It has ended as soon as either clock says so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     start: Moment,
@@ -66,15 +66,15 @@ impl Span {
         Self { start, length }
     }
 
-    /// A stretch of `length`, of which `left` is left at `now`.
+    /// A span of `length` that ends `remaining` after `now`.
     #[cfg(feature = "store")]
-    pub(crate) fn with_left(now: Moment, left: Duration, length: Duration) -> Self {
-        let passed = length.saturating_sub(left);
+    pub(crate) fn with_remaining(now: Moment, remaining: Duration, length: Duration) -> Self {
+        let passed = length.saturating_sub(remaining);
         let start = now.monotonic.checked_sub(passed).zip(now.wall.checked_sub(passed));
         match start {
             Some((monotonic, wall)) => Self::new(Moment { monotonic, wall }, length),
-            // A clock may not reach back to before the machine was started.
-            None => Self::new(now, left),
+            // A monotonic clock may not reach back to before the machine was started.
+            None => Self::new(now, remaining),
         }
     }
 
@@ -86,35 +86,61 @@ impl Span {
         self.length
     }
 
-    /// How long before its end what has this life is to be renewed. A short life gets a short
-    /// window, never a renewal on every call.
-    pub(crate) fn window(&self, refresh_before: Duration) -> Duration {
-        refresh_before.min(self.length / 4)
+    /// How long before the end of a token with this lifetime its renewal is due. At most a quarter
+    /// of the lifetime, so that a short-lived token isn't renewed on every call.
+    pub(crate) fn window(&self, renew_before: Duration) -> Duration {
+        renew_before.min(self.length / 4)
     }
 
-    /// What is left, by the clock that says less. A clock that went back has counted nothing.
-    pub(crate) fn left(&self, now: Moment) -> Duration {
+    /// The time until the end, by the clock that says less. A clock that was set back to before the
+    /// start counts as not having moved.
+    pub(crate) fn remaining(&self, now: Moment) -> Duration {
         let wall = now.wall.duration_since(self.start.wall).unwrap_or_default();
         self.length.saturating_sub(self.start.until(now.monotonic).max(wall))
     }
 
-    pub(crate) fn is_over(&self, now: Moment) -> bool {
-        self.left(now).is_zero()
+    pub(crate) fn has_ended(&self, now: Moment) -> bool {
+        self.remaining(now).is_zero()
     }
 
     pub(crate) fn end(&self) -> Moment {
         self.start.plus(self.length)
     }
 
-    /// The moment that is so long before the end.
+    /// The moment `window` before the end.
     pub(crate) fn before_end(&self, window: Duration) -> Moment {
         self.start.plus(self.length.saturating_sub(window))
     }
 }
 
+/// A clock that only the test moves.
+#[cfg(test)]
+#[derive(Clone)]
+pub(crate) struct TestClock(std::sync::Arc<std::sync::Mutex<Moment>>);
+
+#[cfg(test)]
+impl TestClock {
+    pub(crate) fn new() -> Self {
+        Self(std::sync::Arc::new(std::sync::Mutex::new(Moment::now())))
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        *self.0.lock().unwrap()
+    }
+
+    pub(crate) fn set(&self, now: Moment) {
+        *self.0.lock().unwrap() = now;
+    }
+
+    pub(crate) fn advance(&self, monotonic: Duration, wall: Duration) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.later(monotonic, wall);
+    }
+}
+
 #[cfg(test)]
 impl Moment {
-    /// This moment, later by so much on each clock.
+    /// This moment, later by the given time on each clock.
     pub(crate) fn later(self, monotonic: Duration, wall: Duration) -> Self {
         Self { monotonic: self.monotonic + monotonic, wall: self.wall + wall }
     }
@@ -128,12 +154,12 @@ mod tests {
     const TICK: Duration = Duration::from_nanos(1);
 
     #[test]
-    fn over_at_its_end_by_either_clock() {
+    fn span_has_ended_at_its_end_by_either_clock() {
         let start = Moment::now();
         let hour = Span::new(start, HOUR);
-        assert!(!hour.is_over(start.plus(HOUR - TICK)));
-        assert!(hour.is_over(start.later(HOUR, Duration::ZERO)));
-        assert!(hour.is_over(start.later(Duration::ZERO, HOUR)), "suspend counts");
+        assert!(!hour.has_ended(start.plus(HOUR - TICK)));
+        assert!(hour.has_ended(start.later(HOUR, Duration::ZERO)));
+        assert!(hour.has_ended(start.later(Duration::ZERO, HOUR)), "suspend counts");
     }
 
     #[test]
@@ -142,8 +168,8 @@ mod tests {
         let hour = Span::new(start, HOUR);
         let set_back =
             |monotonic| Moment { monotonic: start.monotonic + monotonic, wall: start.wall - HOUR };
-        assert_eq!(hour.left(set_back(HOUR / 2)), HOUR / 2);
-        assert!(hour.is_over(set_back(HOUR)));
+        assert_eq!(hour.remaining(set_back(HOUR / 2)), HOUR / 2);
+        assert!(hour.has_ended(set_back(HOUR)));
     }
 
     #[test]
@@ -151,26 +177,26 @@ mod tests {
         let sent = Moment::now();
         for stepped in [HOUR * 3, Duration::ZERO] {
             let arrived = Moment { wall: sent.wall - HOUR + stepped, ..sent.plus(TICK * 9) };
-            let span = Span::new(sent.told_by_wall_of(arrived), HOUR);
-            assert_eq!(span.left(arrived), HOUR - TICK * 9);
+            let span = Span::new(sent.by_wall_clock_of(arrived), HOUR);
+            assert_eq!(span.remaining(arrived), HOUR - TICK * 9);
         }
     }
 
     #[test]
     #[cfg(feature = "store")]
-    fn life_that_began_before_the_clock_could_tell_is_not_prolonged() {
+    fn span_that_began_before_the_machine_started_is_not_prolonged() {
         let now = Moment::now();
-        let span = Span::with_left(now, HOUR, HOUR * 3);
-        assert_eq!((span.left(now), span.length()), (HOUR, HOUR * 3));
+        let span = Span::with_remaining(now, HOUR, HOUR * 3);
+        assert_eq!((span.remaining(now), span.length()), (HOUR, HOUR * 3));
         for length in [HOUR, Duration::from_secs(u64::MAX / 2), Duration::MAX] {
-            let span = Span::with_left(now, HOUR, length);
-            assert_eq!(span.left(now), HOUR);
-            assert!(span.is_over(now.plus(HOUR)));
+            let span = Span::with_remaining(now, HOUR, length);
+            assert_eq!(span.remaining(now), HOUR);
+            assert!(span.has_ended(now.plus(HOUR)));
         }
     }
 
     #[test]
-    fn end_that_no_clock_can_tell_is_no_panic() {
+    fn end_beyond_the_clocks_does_not_panic() {
         let now = Moment::now();
         assert!(!now.is_before(Span::new(now, Duration::MAX).end()));
     }

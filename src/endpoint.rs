@@ -1,15 +1,15 @@
 mod address;
 mod http;
 mod json;
-mod redact;
+mod quote;
 #[cfg(feature = "wipe")]
 mod resolve;
 mod response;
 pub(crate) mod retry;
 #[cfg(feature = "wipe")]
-mod wipe;
+mod transport;
 
-use std::sync::Once;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use log::{Level, debug, log_enabled, warn};
@@ -19,9 +19,10 @@ use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 pub(crate) use crate::endpoint::address::Address;
-pub(crate) use crate::endpoint::http::{Configure, HttpSettings};
+pub(crate) use crate::endpoint::http::Configure;
+use crate::endpoint::http::{HttpSettings, TokenHttp, warn_once};
 use crate::endpoint::response::MAX_BODY;
-use crate::error::{ConfigError, Error, InvalidResponse};
+use crate::error::{ConfigError, Error, InvalidResponse, TransportError};
 use crate::grant::Grant;
 use crate::read;
 use crate::token::Token;
@@ -30,39 +31,41 @@ use crate::token::Token;
 pub(crate) struct Endpoint {
     address: Address,
     settings: HttpSettings,
-    agent: Agent,
+    http: TokenHttp,
 }
 
 impl Endpoint {
     pub(crate) fn new(address: Address, configure: Configure) -> Result<Self, ConfigError> {
         let settings = HttpSettings::new(configure);
-        let agent = settings.token_agent(&address)?;
-        Ok(Self { address, settings, agent })
+        let http = settings.token_http(&address)?;
+        Ok(Self { address, settings, http })
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// An agent for API calls.
-    pub(crate) fn api_agent(&self, middleware: impl Middleware) -> Agent {
-        self.settings.api_agent(&self.address, middleware)
+    /// An agent for API calls, with one middleware before the user's and one after them.
+    pub(crate) fn api_agent(&self, first: Option<impl Middleware>, last: impl Middleware) -> Agent {
+        self.settings.api_agent(&self.address, first, last)
     }
 
-    /// Asks for a token, once.
+    /// Sends one token request and reads the answer. The text of a time-out names the time since
+    /// `start`.
     pub(crate) fn fetch(
         &self,
         grant: &Grant,
         timeout: Duration,
+        start: Moment,
         clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
         warn_of_traced_secrets();
         let uri = self.address.uri();
         debug!("asking {uri} for a token, client {:?}", grant.client_id());
-        let own = self.agent.config().timeouts().global;
+        let own = self.http.config.timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
-        let unreached = |error| self.unreached(error, timeout);
-        // ureq's own look-up panics where no thread can be had.
+        let unreached = |error| self.unreached(error, start.until(clock().monotonic));
+        // ureq's own look-up panics where the system gives no thread.
         #[cfg(not(feature = "wipe"))]
         if let Err(error) = std::thread::Builder::new().spawn(|| ()) {
             return Err(unreached(error.into()));
@@ -70,7 +73,8 @@ impl Endpoint {
         let body = grant.to_json();
         let sent = clock();
         let request = self
-            .agent
+            .http
+            .agent()
             .post(uri)
             .header("accept", "application/json")
             .header("content-type", "application/json");
@@ -78,24 +82,26 @@ impl Endpoint {
         let mut response = request.send(&body[..]).map_err(unreached)?;
 
         let status = response.status().as_u16();
-        // One byte more than can be used tells a body that is too large.
+        // One byte more than a usable body has, to notice a body that is too large.
         let announced = response.body().content_length().and_then(|n| usize::try_from(n).ok());
         let mut buffer = Zeroizing::new(vec![0; announced.unwrap_or(MAX_BODY).min(MAX_BODY) + 1]);
         let body = match status {
             200..=299 => read::until_full(response.body_mut().as_reader(), &mut buffer)
                 .map_err(|error| unreached(error.into()))?,
-            // Only a body that arrived whole is quoted: half a secret would not be recognized.
-            400..=499 => {
+            // Only a body that arrived whole is quoted, because half a secret might not be
+            // recognized.
+            400..=599 => {
                 read::until_full(response.body_mut().as_reader(), &mut buffer).unwrap_or_default()
             }
             _ => &[],
         };
-        // On arrival only the monotonic clock counts: the wall clock may have been stepped since.
+        // On arrival only the monotonic clock counts, because the wall clock may have been stepped
+        // during the request.
         let arrived = clock();
-        let sent = sent.told_by_wall_of(arrived);
+        let sent = sent.by_wall_clock_of(arrived);
         let mut token = response::parse(status, response.headers(), body, sent, grant);
         match &mut token {
-            Ok(token) if token.lifetime().is_over(arrived) => {
+            Ok(token) if token.lifetime().has_ended(arrived) => {
                 return Err(Error::InvalidResponse(InvalidResponse::Expired));
             }
             Err(Error::Rejected { status: 404 | 405, description, .. }) => {
@@ -110,33 +116,21 @@ impl Endpoint {
         token
     }
 
-    /// The error of a call whose time is over before the endpoint was asked, or while it was.
-    pub(crate) fn timed_out(&self, timeout: Duration) -> Error {
-        self.unreached(ureq::Error::Timeout(ureq::Timeout::Global), timeout)
+    /// The error of a call that ran out of time after `elapsed`.
+    pub(crate) fn timed_out(&self, elapsed: Duration) -> Error {
+        self.unreached(ureq::Error::Timeout(ureq::Timeout::Global), elapsed)
     }
 
-    /// Says where there was no answer from, and after which time.
-    fn unreached(&self, error: ureq::Error, timeout: Duration) -> Error {
-        let config = self.agent.config();
-        let proxy = config.proxy().filter(|proxy| !proxy.is_no_proxy(self.address.uri()));
+    /// Adds the host, the port, the proxy and the time to an error of ureq.
+    fn unreached(&self, error: ureq::Error, elapsed: Duration) -> Error {
+        let proxy = self.http.config.proxy().filter(|proxy| !proxy.is_no_proxy(self.address.uri()));
         let proxy =
             proxy.map(|proxy| format!(" through the proxy {}:{}", proxy.host(), proxy.port()));
         let reason = match &error {
-            ureq::Error::Timeout(ureq::Timeout::Global) => format!("timed out after {timeout:.1?}"),
-            ureq::Error::Timeout(phase) => {
-                let timeouts = config.timeouts();
-                let time = match phase {
-                    ureq::Timeout::PerCall => timeouts.per_call,
-                    ureq::Timeout::Resolve => timeouts.resolve,
-                    ureq::Timeout::Connect => timeouts.connect,
-                    ureq::Timeout::SendRequest => timeouts.send_request,
-                    ureq::Timeout::SendBody => timeouts.send_body,
-                    ureq::Timeout::RecvResponse => timeouts.recv_response,
-                    ureq::Timeout::RecvBody => timeouts.recv_body,
-                    _ => None,
-                };
-                let time = time.map(|time| format!(" after {time:.1?}")).unwrap_or_default();
-                format!("timed out{time} ({phase})")
+            ureq::Error::Timeout(ureq::Timeout::Global) => format!("timed out after {elapsed:.1?}"),
+            ureq::Error::Timeout(phase) => format!("timed out after {elapsed:.1?} ({phase})"),
+            ureq::Error::Io(error) if error.to_string().contains("UnknownIssuer") => {
+                format!("{error}: to trust your own certification authority, use Builder::http")
             }
             ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
@@ -146,16 +140,19 @@ impl Endpoint {
             "no answer from the token endpoint at {place}{}: {reason}",
             proxy.unwrap_or_default()
         );
-        Error::unreached(text, error)
+        Error::Transport(TransportError::new(text, error))
     }
 }
 
-/// ureq-proto logs the raw bytes of answers and the headers of requests, whatever they hold.
+/// Warns once that ureq-proto logs the raw bytes of answers and the headers of requests.
 fn warn_of_traced_secrets() {
-    static ONCE: Once = Once::new();
+    static REPORTED: AtomicBool = AtomicBool::new(false);
     if log_enabled!(target: "ureq_proto", Level::Trace) {
-        ONCE.call_once(|| {
-            warn!("the log shows access tokens: ureq_proto is logged at trace, set the filter ureq_proto=debug");
+        warn_once(&REPORTED, || {
+            warn!(
+                "the log shows access tokens: ureq_proto is logged at trace, set the filter \
+                 ureq_proto=debug"
+            );
         });
     }
 }

@@ -4,41 +4,41 @@ use std::time::Duration;
 
 /// Why there is no token.
 ///
-/// No text in it holds a secret or a user name. Of a server's answer it quotes the error code if
-/// that is 1 to 64 visible ASCII characters, and the first 256 characters of a description,
-/// printable and without markup. A text in which six characters in a row of a private text of the
-/// grant can be found (all of them, if it has three to five) is withheld whole, in whatever case,
-/// and also where they are percent-encoded, escaped for JSON or HTML, in hexadecimal or base64, or
-/// in two of these over each other.
+/// The text says all there is to say: [`source`](std::error::Error::source) repeats none of it. It
+/// holds no secret and no user name. The server's words are quoted only if they are plain words
+/// that share no six characters in a row with a secret or user name of the grant; other words are
+/// withheld, and the text says so.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is unusable. Comes only from [`Builder::build`](super::Builder::build) and
-    /// [`Authenticator::new`](super::Authenticator::new), before any I/O.
+    /// A setting is unusable. Returned by [`Builder::build`](super::Builder::build), and by calls
+    /// through an [`agent`](super::Authenticator::agent) whose settings are unusable.
     Config(ConfigError),
-    /// The token endpoint was not reached, or gave no whole answer in time. The text names its host
-    /// and port, the proxy if there is one, and after a timeout the time. What ureq said is the
-    /// [`source`](std::error::Error::source), a [`ureq::Error`].
-    Transport(Arc<ureq::Error>),
-    /// The server refused: any 4xx status but 408 and 429. Asking again with the same grant will
-    /// not help.
+    /// The [`GrantSource`](super::GrantSource) gave no grant.
+    Grant(GrantError),
+    /// The token endpoint was not reached, or gave no whole answer in time.
+    Transport(TransportError),
+    /// The server refused the request. Asking again with the same grant will not help.
     #[non_exhaustive]
     Rejected {
-        /// The HTTP status code.
+        /// The HTTP status code: a 4xx or 5xx that [`Unavailable`](Self::Unavailable) doesn't list.
         status: u16,
-        /// The error code of RFC 6749 section 5.2, such as `invalid_client`, where the server gave
-        /// one.
+        /// The error code of RFC 6749 section 5.2, such as `invalid_client`, if the server gave one
+        /// of 1 to 64 lower-case letters and underscores.
         code: Option<String>,
         /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else
-        /// `name`, else plain text; never markup. For 404 and 405 also the URL that was asked, and
-        /// the setting that changes it.
+        /// plain text. For 404 and 405 also the URL that was asked, and the setting that changes it.
         description: Option<String>,
     },
-    /// The server can't answer now: 408, 429 or any 5xx status.
+    /// The server can't answer now: 408, 425, 429, 500, 502, 503, 504 or 520 to 599.
     #[non_exhaustive]
     Unavailable {
         /// The HTTP status code.
         status: u16,
+        /// The error code, as in [`Rejected`](Self::Rejected).
+        code: Option<String>,
+        /// The server's own words, as in [`Rejected`](Self::Rejected).
+        description: Option<String>,
         /// How long the server asks to be left alone (`Retry-After`, RFC 9110 section 10.2.3), at
         /// most 1 h.
         retry_after: Option<Duration>,
@@ -59,20 +59,38 @@ pub enum ConfigError {
     Timeout,
     /// [`Builder::capacity`](super::Builder::capacity) is zero.
     Capacity,
-    /// What [`Builder::http`](super::Builder::http) configured.
+    /// A logger or middleware called `get_token` for the very grant whose token it was fetching.
+    Reentrant,
+    /// The settings of [`Builder::http`](super::Builder::http).
     Http(&'static str),
+}
+
+/// The error of a [`GrantSource`](super::GrantSource).
+#[derive(Clone, Debug)]
+pub struct GrantError(Arc<dyn std::error::Error + Send + Sync>);
+
+/// Why the token endpoint gave no whole answer.
+///
+/// The text names its host and port, the proxy if there is one, the time that had passed after a
+/// time-out, and the cause.
+#[derive(Clone, Debug)]
+pub struct TransportError(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    text: String,
+    error: ureq::Error,
 }
 
 /// Why an answer is not a usable token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidResponse {
-    /// A status that is neither a success nor an error. Redirects are among them: they are refused,
-    /// so that credentials never travel to another host.
+    /// A status that is neither a success nor a redirect nor an error.
     Status(u16),
-    /// The body as a whole: empty, too large, no JSON object…
+    /// The whole body is unusable: it is empty, too large, no JSON object…
     Body(&'static str),
-    /// A field that is missing, stands twice, or holds what can't be used.
+    /// A field is missing, repeated or unusable.
     #[non_exhaustive]
     Field {
         /// `access_token`, `expires` or `token_type`.
@@ -80,14 +98,23 @@ pub enum InvalidResponse {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The token was over when it arrived.
+    /// The endpoint redirects. Redirects are refused, so that credentials never travel to another
+    /// host.
+    #[non_exhaustive]
+    Redirect {
+        /// The HTTP status code.
+        status: u16,
+        /// The scheme and host that the redirect points to, if they can be quoted.
+        to: Option<String>,
+    },
+    /// The token had expired when it arrived.
     Expired,
 }
 
 impl Error {
-    /// Returns the error with which an API call through [`Bearer`](super::Bearer) or
-    /// [`with_token`](super::Authenticator::with_token) ended for want of a token; `None` if the
-    /// call itself failed.
+    /// Returns the error that kept an API call through [`Bearer`](super::Bearer) or
+    /// [`with_token`](super::Authenticator::with_token) from getting a token; `None` if the call
+    /// itself failed.
     #[must_use]
     pub fn from_ureq(error: &ureq::Error) -> Option<&Self> {
         match error {
@@ -96,51 +123,43 @@ impl Error {
         }
     }
 
-    /// On the way to an API call, whose errors are ureq's.
+    /// Wraps the error for an API call, whose errors are ureq's.
     pub(crate) fn into_ureq(self) -> ureq::Error {
         ureq::Error::Other(Box::new(self))
     }
 
-    pub(crate) fn unreached(text: String, error: ureq::Error) -> Self {
-        let unreached = Unreached { text, error };
-        Self::Transport(Arc::new(ureq::Error::Other(Box::new(unreached))))
+    pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        if let Self::Unavailable { retry_after, .. } = &mut self {
+            *retry_after = wait;
+        }
+        self
     }
 
-    /// Returns whether asking again later may help: [`Unavailable`](Self::Unavailable), and
-    /// [`Transport`](Self::Transport) unless it will be so again: a setting, a header that is too
-    /// large, a proxy that answers 407, a certificate that is not trusted. One that is not valid
-    /// *yet* may pass: it is what a machine sees that boots before its clock is set.
+    /// Returns whether asking again later may help.
+    ///
+    /// [`Unavailable`](Self::Unavailable) is transient, and so are network errors, time-outs, a token
+    /// that had expired on arrival, and a certificate that is not valid *yet*, which a machine sees
+    /// that starts before its clock is set. Every other certificate error, a TLS alert, and a proxy's
+    /// 4xx other than 408 and 429 are permanent.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } => true,
-            Self::Transport(error) => match cause(error) {
-                // A TLS library's error text is the one thing that tells a certificate from a
-                // broken connection without depending on that library.
-                ureq::Error::Io(error) => !is_about_certificate(error),
-                #[cfg(feature = "native-tls")]
-                ureq::Error::NativeTls(error) => !is_about_certificate(error),
-                // RFC 9110 section 15.5.8: the proxy wants to know who asks. ureq keeps its status
-                // in the text alone.
-                ureq::Error::ConnectProxyFailed(text) => !text.contains("407"),
-                ureq::Error::Timeout(_)
-                | ureq::Error::HostNotFound
-                | ureq::Error::ConnectionFailed
-                | ureq::Error::Protocol(_) => true,
-                _ => false,
-            },
-            Self::Config(_) | Self::Rejected { .. } | Self::InvalidResponse(_) => false,
+            Self::Unavailable { .. } | Self::InvalidResponse(InvalidResponse::Expired) => true,
+            Self::Transport(error) => error.is_transient(),
+            _ => false,
         }
     }
 
-    /// Returns the HTTP status code, where the server's answer had one that explains the error.
+    /// Returns the HTTP status code, if the server's answer had one that explains the error.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Rejected { status, .. }
             | Self::Unavailable { status, .. }
-            | Self::InvalidResponse(InvalidResponse::Status(status)) => Some(*status),
-            Self::Config(_) | Self::Transport(_) | Self::InvalidResponse(_) => None,
+            | Self::InvalidResponse(
+                InvalidResponse::Status(status) | InvalidResponse::Redirect { status, .. },
+            ) => Some(*status),
+            _ => None,
         }
     }
 
@@ -154,62 +173,78 @@ impl Error {
     }
 }
 
-/// Where there was no answer from, and why.
-#[derive(Debug)]
-struct Unreached {
-    text: String,
-    error: ureq::Error,
-}
-
-impl fmt::Display for Unreached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+impl TransportError {
+    pub(crate) fn new(text: String, error: ureq::Error) -> Self {
+        Self(Arc::new(Inner { text, error }))
     }
-}
 
-impl std::error::Error for Unreached {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+    /// Returns ureq's error.
+    #[must_use]
+    pub fn ureq(&self) -> &ureq::Error {
+        &self.0.error
     }
-}
 
-/// ureq's own error, without what this crate says of it.
-fn cause(error: &ureq::Error) -> &ureq::Error {
-    unreached(error).map_or(error, |unreached| &unreached.error)
-}
-
-fn unreached(error: &ureq::Error) -> Option<&Unreached> {
-    match error {
-        ureq::Error::Other(error) => error.downcast_ref(),
-        _ => None,
+    /// Returns whether the time ran out.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.ureq(), ureq::Error::Timeout(_))
     }
-}
 
-/// Whether a certificate is at fault, and will be so later too: one that is not valid yet is what a
-/// machine sees that boots before its clock is set.
-fn is_about_certificate(error: &dyn std::error::Error) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    let is_early = ["not valid yet", "not yet valid", "notvalidyet"];
-    text.contains("certificate") && !is_early.iter().any(|early| text.contains(early))
+    /// Returns whether a certificate was not accepted.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        self.tls_text().contains("certificate")
+    }
+
+    fn is_transient(&self) -> bool {
+        match self.ureq() {
+            ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Protocol(_) => true,
+            // ureq keeps the proxy's status in the text alone.
+            ureq::Error::ConnectProxyFailed(text) => {
+                !text.contains("responded 4") || text.contains("408") || text.contains("429")
+            }
+            ureq::Error::Io(_) => !self.is_refused_by_tls(),
+            #[cfg(feature = "native-tls")]
+            ureq::Error::NativeTls(_) => !self.is_refused_by_tls(),
+            _ => false,
+        }
+    }
+
+    fn is_refused_by_tls(&self) -> bool {
+        let text = self.tls_text();
+        let has_any = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
+        has_any(&["certificate", "alert", "incompatible"])
+            && !has_any(&["not valid yet", "not yet valid", "notvalidyet"])
+    }
+
+    /// The lower-case text of an error that TLS may have caused. Only the text distinguishes these
+    /// errors without a dependency on the TLS library.
+    fn tls_text(&self) -> String {
+        match self.ureq() {
+            ureq::Error::Io(error) => error.to_string().to_ascii_lowercase(),
+            #[cfg(feature = "native-tls")]
+            ureq::Error::NativeTls(error) => error.to_string().to_ascii_lowercase(),
+            _ => String::new(),
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
-            Self::Transport(error) => match unreached(error) {
-                Some(unreached) => unreached.fmt(f),
-                None => write!(f, "no answer from the token endpoint: {error}"),
-            },
+            Self::Grant(error) => error.fmt(f),
+            Self::Transport(error) => error.fmt(f),
             Self::Rejected { status, code, description } => {
                 write!(f, "token request rejected with status {status}")?;
-                for text in [code, description].into_iter().flatten() {
-                    write!(f, ": {text}")?;
-                }
-                Ok(())
+                write_words(f, code, description)
             }
-            Self::Unavailable { status, retry_after } => {
+            Self::Unavailable { status, code, description, retry_after } => {
                 write!(f, "token endpoint unavailable, status {status}")?;
+                write_words(f, code, description)?;
                 match retry_after {
                     Some(wait) => write!(f, ": try again in {} s", wait.as_secs_f64().ceil()),
                     None => Ok(()),
@@ -220,15 +255,48 @@ impl fmt::Display for Error {
     }
 }
 
+fn write_words(
+    f: &mut fmt::Formatter<'_>,
+    code: &Option<String>,
+    description: &Option<String>,
+) -> fmt::Result {
+    [code, description].into_iter().flatten().try_for_each(|text| write!(f, ": {text}"))
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // Not the `Arc`, which nobody would think to downcast to.
-            Self::Transport(error) => Some(cause(error)),
+            Self::Grant(error) => error.source(),
             _ => None,
         }
     }
 }
+
+impl GrantError {
+    pub(crate) fn new(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for GrantError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no grant: {}", self.0)
+    }
+}
+
+impl std::error::Error for GrantError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl std::error::Error for TransportError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -237,6 +305,9 @@ impl fmt::Display for ConfigError {
             Self::TokenPath(reason) => ("token path", reason),
             Self::Timeout => ("timeout", &"must be longer than zero"),
             Self::Capacity => ("capacity", &"must be at least 1"),
+            Self::Reentrant => {
+                ("logger or middleware", &"must not ask for the token that it is fetching")
+            }
             Self::Http(reason) => ("HTTP settings", reason),
         };
         write!(f, "{setting}: {reason}")
@@ -249,13 +320,14 @@ impl fmt::Display for InvalidResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the token endpoint's answer is unusable: ")?;
         match self {
-            Self::Status(status @ 300..=399) => {
-                write!(f, "status {status}, a redirect, and redirects are refused")
+            Self::Redirect { status, to } => {
+                let to = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+                write!(f, "status {status}, a redirect{to}, and redirects are refused")
             }
             Self::Status(status) => write!(f, "unexpected status {status}"),
             Self::Body(reason) => write!(f, "the body {reason}"),
             Self::Field { name, reason } => write!(f, "field `{name}` {reason}"),
-            Self::Expired => f.write_str("the token was over on arrival"),
+            Self::Expired => f.write_str("the token had expired on arrival"),
         }
     }
 }
@@ -270,37 +342,48 @@ mod tests {
     use super::*;
 
     fn transport(error: ureq::Error) -> Error {
-        Error::Transport(Arc::new(error))
+        Error::Transport(TransportError::new("no answer".to_owned(), error))
+    }
+
+    fn tls(text: &str) -> Error {
+        transport(ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text)))
     }
 
     #[test]
     fn texts_say_what_happened() {
-        let rejected = |code: Option<&str>, description: Option<&str>| Error::Rejected {
+        let words = |text: Option<&str>| text.map(Into::into);
+        let rejected = |code, description| Error::Rejected {
             status: 401,
-            code: code.map(Into::into),
-            description: description.map(Into::into),
+            code: words(code),
+            description: words(description),
         };
-        let unavailable = |retry_after| Error::Unavailable { status: 503, retry_after };
+        let unavailable = |code, description, retry_after| Error::Unavailable {
+            status: 503,
+            code: words(code),
+            description: words(description),
+            retry_after,
+        };
         let invalid = Error::InvalidResponse;
         for (error, text) in [
             (Error::Config(ConfigError::Capacity), "capacity: must be at least 1"),
-            (
-                transport(ureq::Error::HostNotFound),
-                "no answer from the token endpoint: host not found",
-            ),
+            (transport(ureq::Error::HostNotFound), "no answer"),
             (rejected(None, None), "token request rejected with status 401"),
             (
                 rejected(Some("invalid_client"), Some("no such client")),
                 "token request rejected with status 401: invalid_client: no such client",
             ),
-            (unavailable(None), "token endpoint unavailable, status 503"),
+            (unavailable(None, None, None), "token endpoint unavailable, status 503"),
             (
-                unavailable(Some(Duration::from_millis(1_200))),
-                "token endpoint unavailable, status 503: try again in 2 s",
+                unavailable(Some("down"), Some("maintenance"), Some(Duration::from_millis(1_200))),
+                "token endpoint unavailable, status 503: down: maintenance: try again in 2 s",
             ),
             (
-                invalid(InvalidResponse::Status(307)),
+                invalid(InvalidResponse::Redirect { status: 307, to: None }),
                 "the token endpoint's answer is unusable: status 307, a redirect, and redirects are refused",
+            ),
+            (
+                invalid(InvalidResponse::Redirect { status: 307, to: Some("https://a".into()) }),
+                "the token endpoint's answer is unusable: status 307, a redirect to https://a, and redirects are refused",
             ),
             (
                 invalid(InvalidResponse::Body("is empty")),
@@ -312,27 +395,51 @@ mod tests {
             ),
             (
                 invalid(InvalidResponse::Expired),
-                "the token endpoint's answer is unusable: the token was over on arrival",
+                "the token endpoint's answer is unusable: the token had expired on arrival",
             ),
         ] {
             assert_eq!(error.to_string(), text);
+            assert!(error.source().is_none(), "the text is complete");
         }
     }
 
     #[test]
-    fn ureq_error_is_the_source() {
-        let error = transport(ureq::Error::HostNotFound);
-        let source = error.source().and_then(|source| source.downcast_ref());
-        assert!(matches!(source, Some(ureq::Error::HostNotFound)));
+    fn error_of_ureq_can_be_asked() {
+        let Error::Transport(error) = transport(ureq::Error::HostNotFound) else { panic!() };
+        assert!(matches!(error.ureq(), ureq::Error::HostNotFound));
+        assert!(!error.is_timeout() && !error.is_certificate());
+        let Error::Transport(error) = tls("invalid peer certificate: Expired") else { panic!() };
+        assert!(error.is_certificate());
+        let timeout = ureq::Error::Timeout(ureq::Timeout::Global);
+        let Error::Transport(error) = transport(timeout) else { panic!() };
+        assert!(error.is_timeout());
     }
 
     #[test]
-    fn certificates_and_settings_are_not_transient() {
-        let tls = |text| ureq::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text));
-        assert!(!transport(tls("invalid peer certificate: Expired")).is_transient());
-        assert!(!transport(ureq::Error::TlsRequired).is_transient());
-        assert!(transport(tls("received corrupt message")).is_transient());
-        assert!(transport(ureq::Error::HostNotFound).is_transient());
-        assert!(transport(ureq::Error::Timeout(ureq::Timeout::Global)).is_transient());
+    fn errors_that_will_happen_again_are_not_transient() {
+        let proxy = |text: &str| transport(ureq::Error::ConnectProxyFailed(text.to_owned()));
+        for error in [
+            tls("invalid peer certificate: Expired"),
+            tls("received fatal alert: HandshakeFailure"),
+            tls("received fatal alert: ProtocolVersion"),
+            tls("peer is incompatible: NoCipherSuitesInCommon"),
+            proxy("proxy server responded 403/403"),
+            proxy("proxy server responded 407/407"),
+            transport(ureq::Error::TlsRequired),
+        ] {
+            assert!(!error.is_transient(), "{error:?}");
+        }
+        for error in [
+            tls("invalid peer certificate: certificate not valid yet: verification time 1"),
+            tls("received corrupt message"),
+            proxy("proxy server responded 408/408"),
+            proxy("proxy server responded 429/429"),
+            proxy("proxy server responded 503/503"),
+            proxy("proxy server did not respond"),
+            transport(ureq::Error::HostNotFound),
+            transport(ureq::Error::Timeout(ureq::Timeout::Global)),
+        ] {
+            assert!(error.is_transient(), "{error:?}");
+        }
     }
 }

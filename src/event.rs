@@ -3,61 +3,62 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// What a `TokenStore` says when it fails.
+/// The error of a [`TokenStore`](super::TokenStore).
 pub type StoreError = Box<dyn StdError + Send + Sync>;
 
-/// What `Builder::on_event` was given.
-pub(crate) type Hook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
+/// The hook of [`Builder::on_event`](super::Builder::on_event).
+pub(crate) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 
-/// What happened, for metrics and logs: [`Builder::on_event`](super::Builder::on_event).
+/// Something that happened, for metrics and logs: [`Builder::on_event`](super::Builder::on_event).
 ///
-/// It holds no secret and no user name.
+/// No event holds a secret or a user name.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A fetch or renewal brought a token.
+    /// A fetch or renewal obtained a token.
     #[non_exhaustive]
     Obtained {
         /// The client identifier of the grant.
         client_id: &'a str,
-        /// Whether another token was still in use.
-        is_renewal: bool,
-        /// Whether it came from a store, where another process had put it.
-        is_from_store: bool,
-        /// How long it took, retries and a store included.
-        took: Duration,
-        /// How long the token can be used, from the sending of the request, by whichever process.
+        /// Whether this was a renewal: another token was still valid when it started.
+        renewal: bool,
+        /// Whether the token came from the store, where another process had saved it.
+        from_store: bool,
+        /// How long the fetch took, with its retries and the store's calls.
+        elapsed: Duration,
+        /// The token's lifetime, counted from the moment the token request was sent, by whichever
+        /// process sent it.
         lifetime: Duration,
     },
-    /// A fetch or renewal failed, to its last retry.
+    /// A fetch or renewal failed, after its last retry.
     #[non_exhaustive]
     Failed {
         /// The client identifier of the grant.
         client_id: &'a str,
-        /// Whether another token was still in use.
-        is_renewal: bool,
-        /// How long it took, retries included.
-        took: Duration,
-        /// Why it failed.
+        /// Whether this was a renewal: another token was still valid when it started.
+        renewal: bool,
+        /// How long the fetch took, with its retries.
+        elapsed: Duration,
+        /// Why the fetch failed.
         error: &'a Error,
-        /// How long the token in use can still be used; `None` if there is none.
-        token_left: Option<Duration>,
+        /// How long the cached token stays valid; `None` if there is no valid one.
+        remaining: Option<Duration>,
     },
-    /// The API refused a token before it was over, and it was forgotten.
+    /// The API refused a token before it expired, so the token was dropped from the cache.
     #[non_exhaustive]
-    Refused {
+    TokenRefused {
         /// The client identifier of the grant.
         client_id: &'a str,
-        /// How long ago the token had arrived.
+        /// How long ago the token arrived.
         age: Duration,
     },
-    /// A store failed or was too slow, and is left alone for 30 s: meanwhile the endpoint is asked
-    /// as if there were none.
+    /// A store failed or was too slow. It is left alone for 30 s: fetches ask the token endpoint as
+    /// if there were no store.
     #[non_exhaustive]
     StoreFailed {
         /// The client identifier of the grant.
         client_id: &'a str,
-        /// What the store said.
+        /// The store's error.
         error: &'a (dyn StdError + 'static),
     },
 }

@@ -1,32 +1,52 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::io;
 use std::sync::{Arc, LazyLock};
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serializer;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// Of the digests: random, so that nobody can choose grants that have the same.
-static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// The keys of all digests. They are random, so that nobody can choose grants whose digests collide.
+static DIGEST_KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// What a token is asked for with: one of the two grant types that WeSeeDo's authentication page
-/// names.
+/// The credentials of a token request, and its grant type: one of the two that WeSeeDo's
+/// authentication page names.
 ///
-/// The `client_id` and `client_secret` are made in WeSeeDo's administrative interface
+/// `client_id` and `client_secret` are created in WeSeeDo's administrative interface
 /// (<https://admin.weseedo.nl>, API tab).
 ///
-/// Clones share one copy of the secrets, so that cloning is cheap. Equality compares the secrets
-/// too, and the whole grant is the cache's key: a wrong secret is never answered with the token of
-/// the right one. `Debug` prints the `client_id` and nothing else.
+/// Clones share one copy of the secrets, so that cloning is cheap. The whole grant, secrets
+/// included, is the key of the cache, so that a wrong secret is never served the token of the right
+/// one. `Debug` prints the `client_id` and nothing else.
+///
+/// ```
+/// use weseedo_auth::Grant;
+///
+/// let grant = Grant::client_credentials("client id", "client secret");
+/// assert!(matches!(grant, Grant::ClientCredentials(_)));
+/// assert_eq!(grant.client_id(), "client id");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Grant(Arc<Inner>);
+#[non_exhaustive]
+pub enum Grant {
+    /// The program acts for itself: [`Grant::client_credentials`].
+    ClientCredentials(Credentials),
+    /// The program acts for a user: [`Grant::password`].
+    Password(Credentials),
+}
 
-/// The digest is compared first, and what differs has another one.
+/// The texts of a [`Grant`]. They are wiped from memory when the last clone is dropped.
+///
+/// `Debug` prints the `client_id` and nothing else. Comparing two secrets of the same length takes
+/// the same time wherever they differ.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(Arc<Inner>);
+
+/// The digest is compared first: it differs for almost all grants that differ.
 #[derive(PartialEq, Eq)]
 struct Inner {
-    /// A keyed hash of all the rest, worked out once: a lookup hashes nothing else.
+    /// A keyed hash of the other fields, computed once, so that a cache lookup hashes nothing else.
     digest: Zeroizing<u64>,
     client_id: String,
     client_secret: Secret,
@@ -35,7 +55,7 @@ struct Inner {
 
 #[derive(PartialEq, Eq)]
 pub(crate) struct User {
-    pub(crate) name: String,
+    pub(crate) name: Zeroizing<String>,
     pub(crate) password: Secret,
 }
 
@@ -45,112 +65,109 @@ impl Grant {
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
     ) -> Self {
-        Self::new(client_id.into(), client_secret.into(), None)
+        Self::ClientCredentials(Credentials::new(client_id.into(), client_secret.into(), None))
     }
 
-    /// Creates a password grant: the program acts for a user whose password it was given (RFC 6749
-    /// section 4.3). RFC 9700 section 2.4 advises against it; WeSeeDo offers it.
+    /// Creates a password grant: the program acts for a user who gave it a password (RFC 6749
+    /// section 4.3). RFC 9700 section 2.4 advises against this grant type; WeSeeDo offers it.
     ///
-    /// The user's name is personal data, and never printed or logged.
+    /// The user name is personal data and is never printed or logged.
     pub fn password(
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
         username: impl Into<String>,
         password: impl Into<Secret>,
     ) -> Self {
-        let user = User { name: username.into(), password: password.into() };
-        Self::new(client_id.into(), client_secret.into(), Some(user))
+        let user = User { name: Zeroizing::new(username.into()), password: password.into() };
+        Self::Password(Credentials::new(client_id.into(), client_secret.into(), Some(user)))
     }
 
-    fn new(client_id: String, client_secret: Secret, user: Option<User>) -> Self {
-        let names = (&client_id, user.as_ref().map(|user| &user.name));
-        let secrets = (client_secret.expose(), user.as_ref().map(|user| user.password.expose()));
-        let digest = Zeroizing::new(KEYS.hash_one((names, secrets)));
-        Self(Arc::new(Inner { digest, client_id, client_secret, user }))
-    }
-
-    pub(crate) fn client_id(&self) -> &str {
-        &self.0.client_id
+    /// Returns the client identifier.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        self.credentials().client_id()
     }
 
     pub(crate) fn client_secret(&self) -> &Secret {
-        &self.0.client_secret
+        &self.credentials().0.client_secret
     }
 
-    /// For whom the program acts, if not for itself.
+    /// The user for whom the program acts. Its presence decides the grant type, because a caller can
+    /// put the credentials of one variant into the other.
     pub(crate) fn user(&self) -> Option<&User> {
-        self.0.user.as_ref()
+        self.credentials().0.user.as_ref()
     }
 
-    /// All that must not be quoted back from a server's answer.
+    fn credentials(&self) -> &Credentials {
+        let (Self::ClientCredentials(credentials) | Self::Password(credentials)) = self;
+        credentials
+    }
+
+    /// The texts that an error must not quote from a server's answer; "" where there is none.
     pub(crate) fn private_texts(&self) -> [&str; 3] {
         let user = self.user().map_or(["", ""], |user| [user.password.expose(), &user.name]);
         [self.client_secret().expose(), user[0], user[1]]
     }
 
-    /// The name of a secret that starts or ends with white space, if there is one.
-    pub(crate) fn secret_with_space(&self) -> Option<&'static str> {
-        let has_space = |secret: &Secret| secret.expose().trim().len() < secret.expose().len();
-        if has_space(self.client_secret()) {
-            return Some("client_secret");
-        }
-        self.user().filter(|user| has_space(&user.password)).map(|_| "password")
+    /// The name of a secret that starts or ends with a character that is probably a mistake.
+    pub(crate) fn secret_with_stray_end(&self) -> Option<&'static str> {
+        let is_stray = |char: char| {
+            let is_invisible = matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+            let is_quote = "\"'`\u{2018}\u{2019}\u{201c}\u{201d}\u{ab}\u{bb}".contains(char);
+            char.is_whitespace() || char.is_control() || is_invisible || is_quote
+        };
+        let has_stray =
+            |(_, text): &(_, &str)| text.starts_with(is_stray) || text.ends_with(is_stray);
+        let mut secrets =
+            self.fields().filter(|(name, _)| ["client_secret", "password"].contains(name));
+        secrets.find(has_stray).map(|(name, _)| name)
     }
 
-    /// The body of the token request, in a buffer that never grew: growth would leave a copy
-    /// behind.
+    /// The body of the token request.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
-        let mut length = Length(0);
-        write_json(&mut length, self);
-        let mut body = Zeroizing::new(Vec::with_capacity(length.0));
-        write_json(&mut *body, self);
+        // A buffer that grows would leave an unwiped copy behind. An escaped byte takes six at most.
+        let length = self.fields().map(|(name, text)| name.len() + 8 + 6 * text.len()).sum();
+        let mut body = Zeroizing::new(Vec::with_capacity(length));
+        // Writing to memory doesn't fail, and strings under string keys can all be serialized.
+        #[expect(clippy::expect_used, reason = "proven above")]
+        serde_json::Serializer::new(&mut *body).collect_map(self.fields()).expect("text as JSON");
         body
     }
-}
 
-fn write_json(writer: impl io::Write, grant: &Grant) {
-    // Neither writer fails, and strings under string keys can all be serialized.
-    #[expect(clippy::expect_used, reason = "proven above")]
-    serde_json::to_writer(writer, &Body(grant)).expect("writing strings to memory");
-}
-
-struct Body<'a>(&'a Grant);
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let grant = self.0;
-        let grant_type = if grant.user().is_some() { "password" } else { "client_credentials" };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("grant_type", grant_type)?;
-        map.serialize_entry("client_id", grant.client_id())?;
-        map.serialize_entry("client_secret", grant.client_secret().expose())?;
-        if let Some(user) = grant.user() {
-            map.serialize_entry("username", &user.name)?;
-            map.serialize_entry("password", user.password.expose())?;
-        }
-        map.end()
+    fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let grant_type = if self.user().is_some() { "password" } else { "client_credentials" };
+        let client = [
+            ("grant_type", grant_type),
+            ("client_id", self.client_id()),
+            ("client_secret", self.client_secret().expose()),
+        ];
+        let user = self.user().into_iter().flat_map(|user| {
+            [("username", user.name.as_str()), ("password", user.password.expose())]
+        });
+        client.into_iter().chain(user)
     }
 }
 
-/// Counts what is written, and keeps none of it.
-struct Length(usize);
-
-impl io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
+impl Credentials {
+    fn new(client_id: String, client_secret: Secret, user: Option<User>) -> Self {
+        let names = (&client_id, user.as_ref().map(|user| &*user.name));
+        let secrets = (client_secret.expose(), user.as_ref().map(|user| user.password.expose()));
+        let digest = Zeroizing::new(DIGEST_KEYS.hash_one((names, secrets)));
+        Self(Arc::new(Inner { digest, client_id, client_secret, user }))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Returns the client identifier.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.0.client_id
     }
 }
 
 impl Hash for Grant {
-    /// Writes a random number that stands for the grant, and nothing of the grant itself.
+    /// Hashes a random number that stands for the grant, and none of its texts.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(*self.0.digest);
+        state.write_u64(*self.credentials().0.digest);
     }
 }
 
@@ -158,6 +175,13 @@ impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.user().is_some() { "Password" } else { "ClientCredentials" };
         f.debug_struct(name).field("client_id", &self.client_id()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client_id = &self.client_id();
+        f.debug_struct("Credentials").field("client_id", client_id).finish_non_exhaustive()
     }
 }
 
@@ -180,7 +204,20 @@ mod tests {
                 r#""username":"jan","password":"pa\"ss\\wé\n"}"#
             ))
         );
-        assert_eq!(body.capacity(), body.len());
+    }
+
+    #[test]
+    fn body_never_grows() {
+        for text in ["", "\0\u{1}\u{1f}", "\"\\\n", "\u{e9}\u{1f600}"] {
+            for grant in [
+                Grant::client_credentials(text, text),
+                Grant::password(text, text, text.repeat(99), text),
+            ] {
+                let length: usize =
+                    grant.fields().map(|(name, text)| name.len() + 8 + 6 * text.len()).sum();
+                assert!(grant.to_json().len() <= length);
+            }
+        }
     }
 
     #[test]
@@ -199,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_is_that_of_an_equal_grant_and_tells_nothing_of_it() {
+    fn equal_grants_have_one_hash_which_shows_nothing_of_them() {
         struct Written(Vec<u8>);
         impl Hasher for Written {
             fn write(&mut self, bytes: &[u8]) {
@@ -236,5 +273,10 @@ mod tests {
             format!("{:?}", Grant::password("id", "s3cr3t", "jan", "pass")),
             "Password { client_id: \"id\", .. }"
         );
+        let Grant::Password(credentials) = Grant::password("id", "s3cr3t", "jan", "pass") else {
+            panic!("another variant");
+        };
+        assert_eq!(credentials.client_id(), "id");
+        assert_eq!(format!("{credentials:?}"), "Credentials { client_id: \"id\", .. }");
     }
 }

@@ -2,15 +2,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::{Error, GrantError};
 use crate::grant::Grant;
 
-/// Where a [`Bearer`](super::Bearer) gets its grant, and the next one after a secret was reset.
+/// Where a [`Bearer`](super::Bearer) gets its grant from, and the next one after a secret was reset.
 ///
-/// A [`Grant`] turns into one that never changes. [`new`](Self::new) takes a function, such as one
-/// that reads a file. It is asked before the first API call, and again when the token endpoint has
-/// answered the current grant with [`Rejected`](super::Error::Rejected); if it then gives another
-/// grant, the call goes on with that one. As long as the grant is rejected, it is asked once a
-/// call, also while the endpoint is left alone.
+/// A [`Grant`] turns into a source that never changes. [`new`](Self::new) takes a function, such as
+/// one that reads a file. The function is called before the first use, and again whenever the token
+/// endpoint answers the current grant with [`Rejected`](super::Error::Rejected). If it then gives
+/// another grant, the call goes on with that one.
 ///
 /// ```
 /// use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
@@ -36,18 +36,18 @@ type Read = dyn Fn() -> Result<Grant, BoxedError> + Send + Sync;
 type BoxedError = Box<dyn StdError + Send + Sync>;
 
 impl GrantSource {
-    /// Creates a source from a function that gives the grant to be used from now on.
+    /// Creates a source from a function that returns the grant to use from now on.
     ///
-    /// Several threads may ask it at the same time, and none waits for another's answer. An error
-    /// ends the API call for which it was asked, as [`ureq::Error::Other`], and no other one; so
-    /// does a panic.
+    /// Several threads may call the function at the same time, and none waits for another. An error
+    /// of the function ends its own call with [`Error::Grant`](super::Error::Grant), and no other
+    /// one; so does a panic.
     pub fn new(
         read: impl Fn() -> Result<Grant, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Read(Arc::new(read)))
     }
 
-    /// The grant, where it never changes.
+    /// The grant, if it never changes.
     pub(crate) fn fixed(&self) -> Option<Grant> {
         match &self.0 {
             Kind::Fixed(grant) => Some(grant.clone()),
@@ -55,10 +55,10 @@ impl GrantSource {
         }
     }
 
-    pub(crate) fn read(&self) -> Result<Grant, BoxedError> {
+    pub(crate) fn read(&self) -> Result<Grant, Error> {
         match &self.0 {
             Kind::Fixed(grant) => Ok(grant.clone()),
-            Kind::Read(read) => read(),
+            Kind::Read(read) => read().map_err(|error| Error::Grant(GrantError::new(error))),
         }
     }
 }

@@ -1,21 +1,29 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::process;
 use std::time::Duration;
 
-/// A random share of `span`, evenly spread from nothing to just below all of it.
+/// A random part of `span`, evenly distributed from zero to just below `span`.
 ///
-/// A `RandomState` is seeded by the operating system and differs from every other one of the
-/// process: random enough to spread load, which is all that this is for.
+/// Every `RandomState` of a process differs, and the operating system seeds the first one. The
+/// process number distinguishes forked processes, which have the same seed. That is random enough to
+/// spread load, which is the only use here.
 pub(crate) fn part_of(span: Duration) -> Duration {
     const STEPS: u32 = 1 << 16;
     #[expect(clippy::cast_possible_truncation, reason = "the remainder makes the cast lossless")]
-    let steps = (RandomState::new().hash_one(()) % u64::from(STEPS)) as u32;
+    let steps = (RandomState::new().hash_one(process::id()) % u64::from(STEPS)) as u32;
     span / STEPS * steps
 }
 
-/// `span`, shortened by a random 0 to 25 %: what started together does not go on together.
+/// `span`, shortened by a random 0 to 25 %, so that programs started together don't act together.
 pub(crate) fn shortened(span: Duration) -> Duration {
     span.saturating_sub(part_of(span / 4))
+}
+
+/// `span`, lengthened by a random 0 to 10 %, so that callers who were told the same time to wait
+/// don't all come back at once.
+pub(crate) fn lengthened(span: Duration) -> Duration {
+    span.saturating_add(part_of(span / 10))
 }
 
 #[cfg(test)]

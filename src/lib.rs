@@ -250,7 +250,7 @@
 //!   [`Authenticator`].
 //! - "Locked, is it still valid, else exchange" becomes [`Authenticator::get_token`]; nobody waits
 //!   for a lock during I/O.
-//! - The comparison with `expires_in` and its safety margin go: [`Builder::refresh_before`] is the
+//! - The comparison with `expires_in` and its safety margin go: [`Builder::renew_before`] is the
 //!   margin.
 //! - `ClientSecret` and `ResourceOwnerPassword` become [`Secret`]s, which a `String` turns into
 //!   without a copy.
@@ -264,6 +264,7 @@
 #![cfg_attr(test, allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test"))]
 
 mod authenticator;
+mod back_off;
 mod background;
 mod bearer;
 mod builder;
@@ -288,8 +289,8 @@ mod token;
 #[cfg(all(test, not(loom)))]
 extern crate self as weseedo_auth;
 #[cfg(all(test, not(loom), feature = "store"))]
-#[path = "../tests/it/shelf.rs"]
-mod shelf;
+#[path = "../tests/it/memory_store.rs"]
+mod memory_store;
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
@@ -299,14 +300,18 @@ pub use crate::authenticator::Authenticator;
 pub use crate::bearer::Bearer;
 pub use crate::builder::Builder;
 pub use crate::environment::Environment;
-pub use crate::error::{ConfigError, Error, InvalidResponse};
+pub use crate::error::{ConfigError, Error, GrantError, InvalidResponse, TransportError};
 pub use crate::event::Event;
-pub use crate::grant::Grant;
+#[cfg(feature = "store")]
+pub use crate::event::StoreError;
+pub use crate::grant::{Credentials, Grant};
 pub use crate::grant_source::GrantSource;
 pub use crate::secret::Secret;
 pub use crate::status::Status;
 #[cfg(feature = "store")]
-pub use crate::store::{FileStore, Lease, StoreError, Stored, TokenStore};
+pub use crate::store::file::FileStore;
+#[cfg(feature = "store")]
+pub use crate::store::{Lease, Stored, TokenStore};
 pub use crate::token::Token;
 pub use time;
 pub use ureq;

@@ -1,6 +1,6 @@
 use std::io::{self, ErrorKind, Read};
 
-/// Reads until the end, or until `buffer` is full, and returns what was read.
+/// Reads to the end of `reader`, or until `buffer` is full. Returns the part that was filled.
 pub(crate) fn until_full(mut reader: impl Read, buffer: &mut [u8]) -> io::Result<&[u8]> {
     let mut length = 0;
     while length < buffer.len() {

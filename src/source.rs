@@ -7,57 +7,45 @@ use crate::grant::Grant;
 use crate::token::Token;
 
 /// Where new tokens come from: the token endpoint, or a store in front of it.
-pub(crate) trait Source: Send + Sync {
-    /// Gets a new token, by `errand.deadline`.
-    fn fetch(&self, errand: &Errand<'_>, clock: &dyn Fn() -> Moment) -> Fetched;
+pub(crate) trait TokenSource: Send + Sync {
+    /// Obtains a token by the deadline of `request`.
+    fn fetch(&self, request: &TokenRequest<'_>, clock: &dyn Fn() -> Moment) -> Fetched;
 
-    /// Notes that the API refused a token, so that it is never given out again.
+    /// Makes sure that `fetch` never returns `token` again, because the API refused it.
     fn refuse(&self, _token: &Token, _now: Moment) {}
 
-    /// Removes a refused token. Returns how the store failed, if it did.
-    fn remove(
-        &self,
-        _grant: &Grant,
-        _token: &Token,
-        _clock: &dyn Fn() -> Moment,
-    ) -> Option<StoreError> {
-        None
-    }
+    /// Removes a refused token where other processes might find it.
+    fn remove(&self, _grant: &Grant, _token: &Token, _now: Moment) {}
 }
 
-/// A request for a token.
-pub(crate) struct Errand<'a> {
+pub(crate) struct TokenRequest<'a> {
     pub(crate) grant: &'a Grant,
-    /// The token that is to be renewed, if there is one.
-    pub(crate) in_hand: Option<&'a Token>,
+    /// The valid token that is to be renewed, if there is one.
+    pub(crate) current: Option<&'a Token>,
     pub(crate) deadline: Instant,
-    /// Whether a caller who has a usable token waits for this. It gets one attempt only.
-    pub(crate) is_brief: bool,
+    /// How often the endpoint is asked again after a transient failure.
+    pub(crate) retries: u32,
 }
 
-/// What came of an errand.
-#[cfg_attr(not(feature = "store"), expect(dead_code, reason = "there is no other process"))]
+/// The result of [`TokenSource::fetch`].
+#[cfg_attr(not(feature = "store"), expect(dead_code, reason = "there are no other processes"))]
 pub(crate) enum Fetched {
     New {
         outcome: Result<Token, Error>,
-        is_from_store: bool,
-        /// How the store failed on the way, which cost nothing but time.
+        from_store: bool,
+        /// How the store failed on the way. This cost the fetch some time, and no more.
         store_failure: Option<StoreError>,
     },
-    /// The token in hand, which another process is renewing.
-    BeingRenewed(Token),
+    /// Another process is renewing this token, so it stays in use here.
+    LeftToAnotherProcess(Token),
 }
 
+#[cfg(feature = "store")]
 impl Fetched {
-    pub(crate) fn from_endpoint(outcome: Result<Token, Error>) -> Self {
-        Self::New { outcome, is_from_store: false, store_failure: None }
-    }
-
-    #[cfg(feature = "store")]
-    pub(crate) fn outcome(self) -> Result<Token, Error> {
+    pub(crate) fn into_outcome(self) -> Result<Token, Error> {
         match self {
             Self::New { outcome, .. } => outcome,
-            Self::BeingRenewed(token) => Ok(token),
+            Self::LeftToAnotherProcess(token) => Ok(token),
         }
     }
 }

@@ -1,60 +1,78 @@
-mod file;
-pub(crate) mod fleet;
+pub(crate) mod file;
+pub(crate) mod guard;
+mod ledger;
 pub(crate) mod policy;
 mod seal;
+pub(crate) mod shared;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-pub use crate::event::StoreError;
-pub use crate::store::file::FileStore;
+use crate::event::StoreError;
 
-/// What a [`TokenStore`] has under a key.
+/// A value that a [`TokenStore`] has under a key.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Stored {
-    /// The very bytes that were saved.
+    /// Exactly the bytes that were saved.
     pub sealed: Vec<u8>,
-    /// How long they will be kept, by the store's own clock; `None` if it has none.
-    pub left: Option<Duration>,
+    /// How long the store will keep the value, by the store's own clock; `None` if it has none.
+    pub remaining: Option<Duration>,
+}
+
+impl Stored {
+    /// Creates a value of a store without a clock of its own.
+    #[must_use]
+    pub fn new(sealed: Vec<u8>) -> Self {
+        Self { sealed, remaining: None }
+    }
+
+    /// Adds how long the store will keep the value, by the store's own clock.
+    #[must_use]
+    pub fn with_remaining(self, remaining: Duration) -> Self {
+        Self { remaining: Some(remaining), ..self }
+    }
 }
 
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sealed = format_args!("{} bytes", self.sealed.len());
-        f.debug_struct("Stored").field("sealed", &sealed).field("left", &self.left).finish()
+        let mut stored = f.debug_struct("Stored");
+        stored.field("sealed", &sealed).field("remaining", &self.remaining).finish()
     }
 }
 
-/// Where processes keep a token that they share: [`Builder::store`](super::Builder::store).
+/// A place where processes keep tokens that they share:
+/// [`Builder::store`](super::Builder::store).
 ///
-/// [`FileStore`] is one for the processes of a machine. The example `redis_store` has one for a
-/// fleet, to be copied.
+/// [`FileStore`](super::FileStore) serves the processes of one machine. The example `redis_store`
+/// has a store for a fleet, to be copied.
 ///
 /// A store sees no secret and no token. Its keys are 64 lower-case hexadecimal digits, derived from
-/// the whole grant, secrets included, and the token endpoint; its values are encrypted with another
-/// key from the same source. What it loses, mixes up or makes up is a token that was not found, at
-/// worst; what it brings back too late is over. See [the crate's
-/// documentation](super#one-token-for-many-processes) for who can do what with it.
+/// the whole grant, secrets included, and the token endpoint. Its values are encrypted with another
+/// key from the same source. At worst, a value that a store loses, mixes up or makes up is a token
+/// that was not found, and a value that it brings back too late is an expired token. [The crate's
+/// documentation](super#one-token-for-many-processes) says who can do what with a store.
 ///
 /// # What an implementation must do
 ///
-/// - Bound each call in time, a look-up of a host name, a new connection and the giving back of a
-///   lease included: the calling thread waits for it. Stay well below a quarter of
-///   [`Builder::timeout`](super::Builder::timeout) (2.5 s by default), after which a store counts
-///   as failed.
-/// - Bear calls from many threads at once, and not panic: the panic would be that of the call which
-///   needed a token. Who waits for another process's token makes two calls every 50 to 100 ms.
-/// - Give back the very bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB
-///   at most.
-/// - Save as a whole: who loads at the same time gets the old value or the new one.
-/// - Make what was saved visible to all processes before the lease is given back.
-/// - Remove only if the value is still the one that is given, in one step.
-/// - Give a lease to one holder at a time, in this process or another, and free it when its time is
-///   up, or else when its holder has died. Give it back only if it is still held, and without a
-///   panic. A lease is no value: keep it under a name that is no key.
-/// - Answer with an error if it can't do its work. It is told in the log, at `warn`, and to
-///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead: keep
+/// - Bound each call in time, with the look-up of a host name, a new connection and the release of
+///   a lease. Each call runs in a thread of its own, and is waited for a quarter of the fetch's time
+///   at most (2.5 s by default). A store that takes longer is left alone for 30 s, and for as long
+///   as the call runs.
+/// - Accept calls from many threads at once. A process that waits for the token of another process
+///   makes two calls every 50 to 100 ms.
+/// - Return exactly the bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB at
+///   most.
+/// - Save in one step: a concurrent `load` gets the old value or the new one.
+/// - Make a saved value visible to all processes before the lease is released.
+/// - Remove a value only if it is still the given one, in one step.
+/// - Give a lease to one holder at a time, in this process or another, and free it when its time has
+///   ended, or else when its holder has died. Release it only if it is still held. Keep it under a
+///   name that is not a key, because a lease is not a value.
+/// - Return an error if the work can't be done. The error is logged at `warn` and reported to
+///   [`Builder::on_event`](super::Builder::on_event), and the token endpoint is asked instead. Keep
 ///   passwords out of its text.
 ///
 /// `tests/it/contract.rs` in this crate's sources checks these points: copy it and call `check`
@@ -62,7 +80,7 @@ impl fmt::Debug for Stored {
 ///
 /// # Example
 ///
-/// In memory, for the `Authenticator`s of one process. A lease owns what it needs to be given back;
+/// A store in memory, for the `Authenticator`s of one process. A lease owns what its release needs;
 /// hence the `Arc`.
 ///
 /// ```
@@ -73,14 +91,14 @@ impl fmt::Debug for Stored {
 ///
 /// use weseedo_auth::{Lease, StoreError, Stored, TokenStore};
 ///
-/// /// Values and leases, and when they end.
+/// /// Values and leases, with the moment when each ends.
 /// type Map = HashMap<String, (Vec<u8>, Instant)>;
 ///
 /// #[derive(Clone, Default)]
 /// struct Memory(Arc<Mutex<Map>>);
 ///
 /// impl Memory {
-///     /// What has not ended.
+///     /// Returns the map without the values and leases that have ended.
 ///     fn map(&self) -> Result<MutexGuard<'_, Map>, StoreError> {
 ///         let mut map = self.0.lock().map_err(|_| "another thread panicked")?;
 ///         map.retain(|_, (_, end)| *end > Instant::now());
@@ -91,13 +109,13 @@ impl fmt::Debug for Stored {
 /// impl TokenStore for Memory {
 ///     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
 ///         Ok(self.map()?.get(key).map(|(sealed, end)| {
-///             let left = end.saturating_duration_since(Instant::now());
-///             Stored { sealed: sealed.clone(), left: Some(left) }
+///             let remaining = end.saturating_duration_since(Instant::now());
+///             Stored::new(sealed.clone()).with_remaining(remaining)
 ///         }))
 ///     }
 ///
-///     fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError> {
-///         let end = Instant::now().checked_add(left).ok_or("longer than the clock can tell")?;
+///     fn save(&self, key: &str, sealed: &[u8], remaining: Duration) -> Result<(), StoreError> {
+///         let end = Instant::now().checked_add(remaining).ok_or("too far in the future")?;
 ///         self.map()?.insert(key.to_owned(), (sealed.to_vec(), end));
 ///         Ok(())
 ///     }
@@ -114,7 +132,7 @@ impl fmt::Debug for Stored {
 ///         static HOLDERS: AtomicU64 = AtomicU64::new(0);
 ///         let (this, name) = (self.clone(), format!("{key}:lease"));
 ///         let holder = HOLDERS.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-///         let end = Instant::now().checked_add(at_most).ok_or("longer than the clock can tell")?;
+///         let end = Instant::now().checked_add(at_most).ok_or("too far in the future")?;
 ///         let mut map = self.map()?;
 ///         if map.contains_key(&name) {
 ///             return Ok(None);
@@ -131,55 +149,55 @@ impl fmt::Debug for Stored {
 /// # Ok::<(), StoreError>(())
 /// ```
 pub trait TokenStore: Send + Sync {
-    /// Returns what is stored under `key`, or `None`.
+    /// Returns the value under `key`, or `None`.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from telling.
+    /// The store can't say.
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError>;
 
-    /// Stores `sealed` under `key`, in the place of what is there. It is of no use any more when
-    /// `left` has passed, and may be dropped then.
+    /// Stores `sealed` under `key`, in place of any other value. It is of no use any more when
+    /// `remaining` has passed, and may be dropped then.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from doing so.
-    fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError>;
+    /// The store can't save the value.
+    fn save(&self, key: &str, sealed: &[u8], remaining: Duration) -> Result<(), StoreError>;
 
-    /// Removes what is stored under `key`, if it is `sealed` and nothing newer.
+    /// Removes the value under `key`, if it is exactly `sealed`.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from doing so. That something else is there is no error.
+    /// The store can't remove the value. Another value, or none, under `key` is no error.
     fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError>;
 
-    /// Returns the right to fetch a token for all processes, or `None` if another process has it.
-    /// Never waits for it.
+    /// Acquires the lease to fetch a token for all processes; returns `None` if another process
+    /// holds it. Never waits for the lease.
     ///
-    /// The lease ends when it is dropped, and after `at_most` in any case. Without leases, which is
-    /// the default, processes that need a token at the same time all ask for one.
+    /// The lease ends when it is dropped, and after `at_most` in any case. The default has no
+    /// leases: processes that need a token at the same time all ask the endpoint.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from telling.
+    /// The store can't say.
     fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
         let _ = (key, at_most);
         Ok(Some(Lease::none()))
     }
 }
 
-/// The right to fetch a token for all processes, given back when it is dropped.
+/// The right to fetch a token for all processes. It is released when it is dropped.
 pub struct Lease(Mutex<Option<GiveBack>>);
 
 type GiveBack = Box<dyn FnOnce() + Send>;
 
 impl Lease {
-    /// Creates a lease that is given back by calling `give_back`, once.
+    /// Creates a lease that is released by calling `give_back`, once.
     pub fn new(give_back: impl FnOnce() + Send + 'static) -> Self {
         Self(Mutex::new(Some(Box::new(give_back))))
     }
 
-    /// Creates a lease that there is nothing to do for, of a store without leases.
+    /// Creates a lease whose release does nothing, for a store without leases.
     #[must_use]
     pub fn none() -> Self {
         Self(Mutex::new(None))

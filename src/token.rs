@@ -8,34 +8,35 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::clock::{Moment, Span};
+use crate::secret::is_same;
 
 const SCHEME: &str = "Bearer ";
 
 /// An access token, wiped from memory when its last clone is dropped.
 ///
-/// Clones share one buffer, so that cloning is cheap. `Debug` prints when it expires and nothing
-/// else.
+/// Clones share one buffer, so that cloning is cheap. `Debug` prints the end of its validity and
+/// nothing else.
 #[derive(Clone)]
 pub struct Token(Arc<Inner>);
 
 struct Inner {
     authorization: Zeroizing<String>,
-    expires: OffsetDateTime,
+    expires_at: OffsetDateTime,
     lifetime: Span,
-    /// What a store keeps of it.
+    /// The bytes that a store holds for this token.
     #[cfg(feature = "store")]
     sealed: OnceLock<Vec<u8>>,
 }
 
 impl Token {
-    pub(crate) fn new(access_token: &str, expires: OffsetDateTime, lifetime: Span) -> Self {
+    pub(crate) fn new(access_token: &str, expires_at: OffsetDateTime, lifetime: Span) -> Self {
         let mut authorization =
             Zeroizing::new(String::with_capacity(SCHEME.len() + access_token.len()));
         authorization.push_str(SCHEME);
         authorization.push_str(access_token);
         Self(Arc::new(Inner {
             authorization,
-            expires,
+            expires_at,
             lifetime,
             #[cfg(feature = "store")]
             sealed: OnceLock::new(),
@@ -55,50 +56,50 @@ impl Token {
         &self.0.authorization
     }
 
-    /// Returns the moment at which the token expires, as the server said it and by the server's
-    /// clock.
+    /// Returns the moment at which the token expires, by the server's clock: the field `expires` of
+    /// the answer.
     #[must_use]
-    pub fn expires(&self) -> OffsetDateTime {
-        self.0.expires
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.0.expires_at
     }
 
-    /// Returns how long the token can still be used: by the monotonic clock or by the wall clock,
-    /// whichever says less; nothing once it is over.
+    /// Returns how long the token stays valid, by the monotonic clock or by the wall clock,
+    /// whichever says less; zero once it has expired.
     ///
-    /// A wrong clock does no harm, which a comparison of [`expires`](Self::expires) with the local
-    /// time can't say.
+    /// Prefer this to comparing [`expires_at`](Self::expires_at) with the local time, because the
+    /// local clock may be wrong.
     #[must_use]
-    pub fn left(&self) -> Duration {
-        self.0.lifetime.left(Moment::now())
+    pub fn remaining(&self) -> Duration {
+        self.0.lifetime.remaining(Moment::now())
     }
 
     pub(crate) fn lifetime(&self) -> &Span {
         &self.0.lifetime
     }
 
-    /// What a store keeps of it; nothing if no store does.
+    /// The bytes that a store holds for this token, once it was saved there or loaded from there.
     #[cfg(feature = "store")]
     pub(crate) fn sealed(&self) -> &OnceLock<Vec<u8>> {
         &self.0.sealed
     }
 
-    /// Whether both are clones of one answer's token.
-    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Whether both have the same text. Compares in constant time.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        is_same(self.access_token(), other.access_token())
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
-            .field("expires", &format_args!("{}", self.0.expires))
+            .field("expires_at", &format_args!("{}", self.0.expires_at))
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(all(test, not(loom)))]
 impl Token {
-    /// How many hold it, this handle included.
+    /// The number of handles to this token, this one included.
     pub(crate) fn handles(&self) -> usize {
         Arc::strong_count(&self.0)
     }
@@ -115,6 +116,9 @@ mod tests {
         assert_eq!(token.access_token(), "d33.59b");
         assert_eq!(token.authorization(), "Bearer d33.59b");
         assert_eq!(token.authorization().as_ptr(), token.clone().authorization().as_ptr());
-        assert_eq!(format!("{token:?}"), "Token { expires: 1970-01-01 0:00:00.0 +00:00:00, .. }");
+        assert_eq!(
+            format!("{token:?}"),
+            "Token { expires_at: 1970-01-01 0:00:00.0 +00:00:00, .. }"
+        );
     }
 }

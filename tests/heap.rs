@@ -7,9 +7,9 @@
 #![expect(unsafe_code, reason = "an allocator that looks at what it frees")]
 
 #[cfg(feature = "store")]
-#[path = "it/shelf.rs"]
+#[path = "it/memory_store.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
-mod shelf;
+mod memory_store;
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
 mod support;
@@ -476,7 +476,7 @@ fn unusable_answers(run: &mut Runner) {
 fn lives_of_a_token(run: &mut Runner) {
     // The window of a token's last quarter comes within a moment.
     let endpoint = Endpoint::start(false, |n, _| match n {
-        0 => vec![token_answer(TOKEN, Duration::from_millis(200))],
+        0 => vec![token_answer(TOKEN, Duration::from_millis(1200))],
         _ => vec![token_answer(NEW_TOKEN, HOUR)],
     });
     run.scene("a renewal", NOTHING, || {
@@ -563,14 +563,11 @@ fn requests(run: &mut Runner) {
             asked.wait();
             // The server may have the whole request before the client is back from sending it, and
             // has wiped its buffer.
-            live = live_at_last(3);
+            live = live_at_last(2);
             answers.wait();
         });
     });
-    run.verdict(
-        &format!("  meanwhile: the grant, the cache's key and the body, {live} live"),
-        live == 3,
-    );
+    run.verdict(&format!("  meanwhile: the credentials and the body, {live} live"), live == 2);
 
     run.scene("a request that is never sent", NOTHING, || {
         let authenticator =
@@ -620,7 +617,7 @@ fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
 fn stores(run: &mut Runner) {
     use std::fmt::Write as _;
 
-    use crate::shelf::Shelf;
+    use crate::memory_store::MemoryStore;
     use crate::support::TOKEN_PATH;
     use ring::hkdf::{HKDF_SHA256, Salt};
 
@@ -644,12 +641,12 @@ fn stores(run: &mut Runner) {
     run.scene("control: a key that is kept in memory", Rule::MustBeLive, || {
         std::mem::forget(name_and_key.to_vec());
     });
-    let shelf = Shelf::default();
-    let authenticator = || endpoint.builder().store(shelf.clone()).build().unwrap();
+    let store = MemoryStore::default();
+    let authenticator = || endpoint.builder().store(store.clone()).build().unwrap();
     run.scene("a token that is stored", NOTHING, || {
         authenticator().get_token(&password()).unwrap();
     });
-    let (key, value) = shelf.value();
+    let (key, value) = store.value();
     let mut name = String::new();
     name_and_key[..32].iter().for_each(|byte| write!(name, "{byte:02x}").unwrap());
     assert_eq!(key, name, "or the scenes look for another key");
@@ -659,16 +656,16 @@ fn stores(run: &mut Runner) {
         assert_eq!(token.access_token(), TOKEN);
         authenticator.invalidate(&password(), &token);
     });
-    assert!(shelf.is_empty());
+    assert!(store.is_empty());
     run.scene("a stored value that does not open", NOTHING, || {
         let mut value = value.clone();
         value.sealed[30] ^= 1;
-        shelf.put(&key, value);
+        store.put(&key, value);
         authenticator().get_token(&password()).unwrap();
     });
     run.scene("a store that fails", NOTHING, || {
-        shelf.before(|call| if call == "save" { Err("no room".into()) } else { Ok(()) });
-        shelf.clear();
+        store.before(|call| if call == "save" { Err("no room".into()) } else { Ok(()) });
+        store.clear();
         authenticator().get_token(&password()).unwrap();
     });
 }

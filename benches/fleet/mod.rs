@@ -16,7 +16,7 @@ const STARTED_WITHIN: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// An hour, less the second that the crate takes off.
 const LIFETIME: Duration = Duration::from_secs(3599);
-const REFRESH_BEFORE: Duration = Duration::from_secs(300);
+const RENEW_BEFORE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_REQUEST: Duration = Duration::from_millis(200);
 const STORE_CALL: Duration = Duration::from_millis(1);
@@ -160,7 +160,7 @@ struct Held {
 
 impl Held {
     fn new(lifetime: Span) -> Self {
-        let window = jitter::shortened(lifetime.window(REFRESH_BEFORE));
+        let window = jitter::shortened(lifetime.window(RENEW_BEFORE));
         Self { lifetime, window, renew_at: lifetime.before_end(window) }
     }
 
@@ -197,7 +197,7 @@ impl Fleet {
             Step::IsDue => {
                 let process = &mut self.processes[i];
                 process.turn = Turn { deadline: now + TIMEOUT, ..Turn::default() };
-                if process.held.is_some_and(|held| held.lifetime.is_over(moment)) {
+                if process.held.is_some_and(|held| held.lifetime.has_ended(moment)) {
                     process.held = None;
                     self.cost.ran_out += 1;
                 } else if let Some(held) = &mut process.held {
@@ -244,7 +244,7 @@ impl Fleet {
                     return self.request(i, now);
                 }
                 if let (Some(held), Some(token_left)) = (held, token_left) {
-                    let window = held.lifetime.window(REFRESH_BEFORE);
+                    let window = held.lifetime.window(RENEW_BEFORE);
                     return if policy::is_left_to_holder(token_left, window) {
                         self.wait_for_renewal(i, now);
                     } else {
@@ -284,15 +284,15 @@ impl Fleet {
     /// `store::Turn::load`.
     fn load(&self, i: usize, now: Moment) -> Option<Span> {
         let stored = self.stored?;
-        let left = policy::left(stored.start().wall, stored.length(), None, now.wall);
-        let lifetime = Span::with_left(now, left, stored.length());
-        let in_hand = self.processes[i].held.map(|held| held.lifetime.left(now));
-        policy::is_taken(left, lifetime.window(REFRESH_BEFORE), in_hand).then_some(lifetime)
+        let left = policy::remaining(stored.start().wall, stored.length(), None, now.wall);
+        let lifetime = Span::with_remaining(now, left, stored.length());
+        let in_hand = self.processes[i].held.map(|held| held.lifetime.remaining(now));
+        policy::is_used(left, lifetime.window(RENEW_BEFORE), in_hand).then_some(lifetime)
     }
 
     fn token_left_when_asked(&self, i: usize) -> Option<Duration> {
         let Process { held, turn, .. } = &self.processes[i];
-        held.map(|held| held.lifetime.left(self.at(turn.asked)))
+        held.map(|held| held.lifetime.remaining(self.at(turn.asked)))
     }
 
     fn request(&mut self, i: usize, now: Duration) {

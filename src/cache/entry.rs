@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::back_off;
 use crate::cache::flight::{Flight, Landing};
 use crate::clock::{Moment, Span};
 use crate::error::Error;
@@ -8,59 +9,81 @@ use crate::jitter;
 use crate::status::Status;
 use crate::token::Token;
 
-/// How long a token that replaced a refused one is not forgotten for a refusal.
+/// How long `invalidate` ignores a token that replaced a refused one.
 const REPLACEMENT_KEPT: Duration = Duration::from_secs(10);
-/// How long a failure is remembered after its pause, and a refusal, so that the next one counts.
+/// How long a failure is remembered after its pause, so that the next one counts.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// The longest that a renewal is put off because too many others are running.
+const RENEWAL_QUEUE: Duration = Duration::from_secs(1);
+/// The window of a refused token that stays in use: a tenth of it passes between two attempts to
+/// replace the token.
+const LAST_RESORT_WINDOW: Duration = Duration::from_secs(20);
 
-/// One grant's token or latest failure, and who is fetching.
+/// The token or the latest failure of one grant, and the flight that is running.
 pub(super) struct Entry {
-    /// Its own, for entries that are over at the same time.
+    /// Distinguishes entries that end at the same time.
     pub(super) number: u64,
     pub(super) known: Known,
     pub(super) flight: Option<Arc<Flight>>,
 }
 
-/// What the last landing left.
+/// The result of the last landing or refusal.
 #[derive(Default)]
 pub(super) enum Known {
     #[default]
     Nothing,
-    Token(Held),
-    /// The API refused the token, which is forgotten.
-    Refused {
-        remembered: Span,
-    },
-    /// In a box, since an entry with a token is not to have room for it.
+    Token(Cached),
+    /// Boxed, so that an entry with a token has no room for it.
     Failed(Box<Failure>),
 }
 
-pub(super) struct Held {
+pub(super) struct Cached {
     token: Token,
     /// How long before the token's end its renewal is due.
     window: Duration,
-    /// When the next renewal is due, at the token's end at the latest. A hit compares only this,
-    /// since to compare is cheaper than to subtract.
+    /// When the next renewal is due, at the token's end at the latest. A hit compares only this
+    /// moment, because comparing is cheaper than subtracting.
     renew_at: Moment,
-    /// How the last renewal failed.
+    /// Why the last renewal failed.
     failure: Option<Box<Error>>,
     arrived: Moment,
-    /// For how long from then on a refusal is no reason to forget it.
+    /// Until this long after arrival, `invalidate` ignores the token.
     kept: Duration,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy)]
+enum Standing {
+    /// Not refused. Before this token, so many in a row were refused early.
+    Accepted { early_refusals: u32 },
+    /// Counts as missing.
+    Refused(Refusal),
+    /// Refused, but in use because the attempt to replace the token failed for a transient reason.
+    LastResort(Refusal),
+}
+
+/// A refusal of a token by the API.
+#[derive(Clone, Copy)]
+pub(crate) struct Refusal {
+    at: Moment,
+    /// How long ago the token had arrived.
+    pub(crate) age: Duration,
+    /// How many tokens in a row were refused before their renewal was due, up to this one.
+    pub(crate) early_refusals: u32,
 }
 
 pub(super) struct Failure {
     error: Error,
-    /// How many fetches have failed in a row.
+    /// The number of fetches that failed in a row.
     count: u32,
-    /// When the API refused the token that the first of them was to replace, if it was for that.
-    refused: Option<Moment>,
-    /// For how long the error is handed out.
+    /// The refusal of the token that these fetches were to replace.
+    refusal: Option<Refusal>,
+    /// While this lasts, callers get the error at once.
     pause: Span,
     remembered: Span,
 }
 
-/// What a caller is to do.
+/// What `get_token` does for a caller.
 pub(super) enum Decision<'a> {
     Hit(&'a Token),
     Renew(&'a Token),
@@ -78,13 +101,15 @@ impl Entry {
     #[inline]
     pub(super) fn decide(&self, now: Moment) -> Decision<'_> {
         match (&self.known, &self.flight) {
-            (Known::Token(held), _) if now.is_before(held.renew_at) => Decision::Hit(&held.token),
-            (Known::Token(held), flight) if !held.is_over(now) => match flight {
-                Some(flight) if !flight.is_abandoned(now) => Decision::Hit(&held.token),
-                _ => Decision::Renew(&held.token),
+            (Known::Token(cached), _) if now.is_before(cached.renew_at) => {
+                Decision::Hit(&cached.token)
+            }
+            (Known::Token(cached), flight) if cached.is_valid(now) => match flight {
+                Some(flight) if !flight.is_abandoned(now) => Decision::Hit(&cached.token),
+                _ => Decision::Renew(&cached.token),
             },
             (_, Some(flight)) if !flight.is_abandoned(now) => Decision::Wait(flight),
-            (Known::Failed(failure), _) if !failure.pause.is_over(now) => {
+            (Known::Failed(failure), _) if !failure.pause.has_ended(now) => {
                 Decision::Failed(failure.error_at(now))
             }
             _ => Decision::Fetch,
@@ -93,67 +118,91 @@ impl Entry {
 
     pub(super) fn start(&mut self, flight: &Arc<Flight>) {
         self.flight = Some(Arc::clone(flight));
-        if let Known::Token(held) = &mut self.known {
-            // Holds if the flight's leader vanishes without landing it.
-            held.postpone(Duration::ZERO, flight.started());
+        match &mut self.known {
+            // The next renewal is due then if the leader ends without an outcome.
+            Known::Token(cached) if cached.is_valid(flight.started()) => {
+                cached.postpone_renewal(cached.window / 10, flight.started());
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes the renewal due again a little later, because too many others are running.
+    pub(super) fn postpone_renewal(&mut self, now: Moment) {
+        if let Known::Token(cached) = &mut self.known {
+            cached.postpone_renewal(jitter::part_of(RENEWAL_QUEUE), now);
+        }
+    }
+
+    /// Makes `token` count as missing, if it is the cached one and may be dropped.
+    pub(super) fn refuse(&mut self, token: &Token, now: Moment) -> Option<Refusal> {
+        let Known::Token(cached) = &mut self.known else { return None };
+        let age = cached.arrived.until(now.monotonic);
+        match cached.standing {
+            Standing::Accepted { early_refusals }
+                if age >= cached.kept && cached.token.is_same(token) =>
+            {
+                let is_early = now.is_before(cached.token.lifetime().before_end(cached.window));
+                let early_refusals = if is_early { early_refusals.saturating_add(1) } else { 0 };
+                let refusal = Refusal { at: now, age, early_refusals };
+                cached.standing = Standing::Refused(refusal);
+                // No clock reads earlier than this, so no caller gets a hit.
+                cached.renew_at = cached.token.lifetime().start();
+                Some(refusal)
+            }
+            _ => None,
         }
     }
 
     pub(super) fn status(&self, now: Moment) -> Status {
-        let (token_left, last_error, retry_in) = match &self.known {
-            Known::Nothing | Known::Refused { .. } => (Duration::ZERO, None, Duration::ZERO),
-            Known::Token(held) => {
-                let error = held.failure.as_deref();
-                let pause = error.map(|_| held.renew_at.since(now)).unwrap_or_default();
-                (held.token.lifetime().left(now), error.cloned(), pause)
+        let (remaining, last_error, retry_in) = match &self.known {
+            Known::Nothing => (None, None, Duration::ZERO),
+            Known::Token(cached) => {
+                let error = cached.failure.as_deref();
+                let pause = error.map(|_| cached.renew_at.since(now)).unwrap_or_default();
+                let remaining = cached.token.lifetime().remaining(now);
+                (Some(remaining).filter(|_| cached.is_valid(now)), error.cloned(), pause)
             }
             Known::Failed(failure) => {
-                (Duration::ZERO, Some(failure.error_at(now)), failure.pause.left(now))
+                (None, Some(failure.error_at(now)), failure.pause.remaining(now))
             }
         };
-        let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
-        let is_fetching = self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now));
-        Status {
-            token_left: some(token_left),
-            last_error,
-            retry_in: some(retry_in).filter(|_| !is_fetching),
-            is_fetching,
-        }
+        let fetching = self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now));
+        let retry_in = Some(retry_in).filter(|pause| !pause.is_zero() && !fetching);
+        Status { remaining, last_error, retry_in, fetching }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.flight.is_none() && matches!(self.known, Known::Nothing)
     }
 
-    pub(super) fn is_flown_by(&self, flight: &Arc<Flight>) -> bool {
+    pub(super) fn has_flight(&self, flight: &Arc<Flight>) -> bool {
         self.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight))
     }
 }
 
 impl Known {
-    /// What is known after `flight` has landed.
+    /// Applies the landing of `flight`.
     pub(super) fn after(
         self,
         landing: &Landing,
         flight: &Flight,
-        refresh_before: Duration,
+        renew_before: Duration,
         now: Moment,
     ) -> Self {
         match (landing, self) {
             (Landing::Token(token), before) => {
-                let kept = before.kept(token, now);
-                Self::Token(Held::new(token.clone(), refresh_before, kept, now))
+                Self::Token(Cached::new(token.clone(), before, renew_before, now))
             }
-            (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut held))
-                if !held.is_over(now) =>
+            (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut cached))
+                if cached.outlasts(error, now) =>
             {
-                held.postpone(error.retry_after().unwrap_or_default(), now);
-                held.failure = Some(error.clone());
-                Self::Token(held)
+                cached.fail(error, now);
+                Self::Token(cached)
             }
             (Landing::Failed(error), before) => Self::Failed(before.failure(error, now)),
-            // The endpoint was left alone while its answer did not come: that time counts, so that
-            // who waited and has time left may ask.
+            // The pause starts with the request, because the endpoint had nothing else to do while
+            // its answer did not come. So a waiter with time left may ask at once.
             (Landing::OutOfTime(error), before) => {
                 let has_answered = error.retry_after().is_some();
                 let from = if has_answered { now } else { flight.started() };
@@ -163,114 +212,104 @@ impl Known {
         }
     }
 
-    /// For how long `token`, which comes next, is not forgotten for a refusal.
-    fn kept(&self, token: &Token, now: Moment) -> Duration {
+    /// The token that callers get, if there is one.
+    pub(super) fn valid_token(&self, now: Moment) -> Option<&Token> {
         match self {
-            // What renews a replacement is one for the rest of its time.
-            Self::Token(held) => held.kept.saturating_sub(held.age(now)),
-            // What was asked for before the refusal may have been revoked together with what was
-            // refused, and replaces nothing.
-            _ => match self.refused_at() {
-                Some(refused) if refused.monotonic <= token.lifetime().start().monotonic => {
-                    REPLACEMENT_KEPT
-                }
-                _ => Duration::ZERO,
-            },
+            Self::Token(cached) => Some(&cached.token).filter(|_| cached.is_valid(now)),
+            Self::Nothing | Self::Failed(_) => None,
         }
     }
 
-    /// When the API refused the token that there was, if that is why there is none.
-    fn refused_at(&self) -> Option<Moment> {
+    /// The refusal of the last token, if the API refused it.
+    fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Refused { remembered } => Some(remembered.start()),
-            Self::Failed(failure) => failure.refused,
-            Self::Token(_) | Self::Nothing => None,
+            Self::Nothing => None,
+            Self::Token(cached) => match cached.standing {
+                Standing::Accepted { .. } => None,
+                Standing::Refused(refusal) | Standing::LastResort(refusal) => Some(refusal),
+            },
+            Self::Failed(failure) => failure.refusal,
         }
     }
 
     fn failure(&self, error: &Error, from: Moment) -> Box<Failure> {
         let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
         let count = before.saturating_add(1);
-        let pause = pause_after(error, count);
+        let pause = back_off::after_failure(count, error);
         Box::new(Failure {
             error: error.clone(),
             count,
-            refused: self.refused_at(),
+            refusal: self.refusal(),
             pause: Span::new(from, pause),
             remembered: Span::new(from, pause + REMEMBERED),
         })
     }
 
-    /// How long ago `token` arrived, if it is the one that is held and may be forgotten now.
-    pub(super) fn age_of(&self, token: &Token, now: Moment) -> Option<Duration> {
+    /// When the token expires, or the failure need not be remembered any longer.
+    pub(super) fn end(&self) -> Option<Moment> {
         match self {
-            Self::Token(held) if held.token.ptr_eq(token) => {
-                Some(held.age(now)).filter(|age| *age >= held.kept)
-            }
-            _ => None,
+            Self::Nothing => None,
+            Self::Token(cached) => Some(cached.token.lifetime().end()),
+            Self::Failed(failure) => Some(failure.remembered.end()),
         }
     }
-
-    /// What is known after the API refused a token.
-    pub(super) fn refused(now: Moment) -> Self {
-        Self::Refused { remembered: Span::new(now, REMEMBERED) }
-    }
 }
 
-/// How long an endpoint is left alone after the `count`th failure in a row.
-fn pause_after(error: &Error, count: u32) -> Duration {
-    let (first, longest) = if error.is_transient() {
-        (Duration::from_millis(100), Duration::from_secs(2))
-    } else {
-        (Duration::from_secs(1), Duration::from_secs(30))
-    };
-    let pause = match count.checked_sub(2) {
-        // One failure is held against nobody.
-        None => Duration::ZERO,
-        Some(doublings) => first.saturating_mul(2_u32.saturating_pow(doublings)).min(longest),
-    };
-    jitter::shortened(pause).max(error.retry_after().unwrap_or_default())
-}
-
-impl Held {
-    fn new(token: Token, refresh_before: Duration, kept: Duration, now: Moment) -> Self {
+impl Cached {
+    fn new(token: Token, before: Known, renew_before: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
-        let window = jitter::shortened(lifetime.window(refresh_before));
+        let kept = match (&before, before.refusal()) {
+            // A token that was requested before the refusal may have been revoked together with
+            // the refused one, so it is no replacement.
+            (_, Some(refusal)) if refusal.at.monotonic > lifetime.start().monotonic => {
+                Duration::ZERO
+            }
+            (_, Some(_)) => REPLACEMENT_KEPT,
+            // The renewal of a replacement is kept for the rest of that time.
+            (Known::Token(cached), None) => {
+                cached.kept.saturating_sub(cached.arrived.until(now.monotonic))
+            }
+            _ => Duration::ZERO,
+        };
+        let early_refusals = before.refusal().map_or(0, |refusal| refusal.early_refusals);
+        let window = jitter::shortened(lifetime.window(renew_before));
         let renew_at = lifetime.before_end(window);
-        Self { token, window, renew_at, failure: None, arrived: now, kept }
+        let standing = Standing::Accepted { early_refusals };
+        Self { token, window, renew_at, failure: None, arrived: now, kept, standing }
     }
 
-    /// Puts the next renewal off by a tenth of the window or `at_least`.
-    fn postpone(&mut self, at_least: Duration, now: Moment) {
-        self.renew_at = now.plus(at_least.max(self.window / 10)).or_earlier(self.end());
+    /// Whether the token stays in use after a fetch failed: the cached token of a failed renewal,
+    /// and a refused token if no other one can be had for a transient reason.
+    fn outlasts(&self, error: &Error, now: Moment) -> bool {
+        let is_replaceable = matches!(self.standing, Standing::Accepted { .. });
+        !self.token.lifetime().has_ended(now) && (is_replaceable || error.is_transient())
     }
 
-    fn age(&self, now: Moment) -> Duration {
-        self.arrived.until(now.monotonic)
+    /// Keeps the token in use after a fetch failed.
+    fn fail(&mut self, error: &Error, now: Moment) {
+        if let Standing::Refused(refusal) = self.standing {
+            self.standing = Standing::LastResort(refusal);
+            self.window = jitter::shortened(LAST_RESORT_WINDOW);
+        }
+        self.postpone_renewal(back_off::retry_after(error).max(self.window / 10), now);
+        self.failure = Some(error.clone().into());
     }
 
-    fn is_over(&self, now: Moment) -> bool {
-        self.token.lifetime().is_over(now)
+    /// Makes the next renewal due after `pause`, at the token's end at the latest.
+    fn postpone_renewal(&mut self, pause: Duration, now: Moment) {
+        self.renew_at = now.plus(pause).or_earlier(self.token.lifetime().end());
     }
 
-    pub(super) fn end(&self) -> Moment {
-        self.token.lifetime().end()
+    fn is_valid(&self, now: Moment) -> bool {
+        !matches!(self.standing, Standing::Refused(_)) && !self.token.lifetime().has_ended(now)
     }
 }
 
 impl Failure {
-    /// The error, with what is left of its `Retry-After`.
+    /// The error, with the rest of its `Retry-After`.
     #[cold]
     fn error_at(&self, now: Moment) -> Error {
-        match self.error {
-            Error::Unavailable { status, retry_after: Some(_) } => {
-                Error::Unavailable { status, retry_after: Some(self.pause.left(now)) }
-            }
-            ref error => error.clone(),
-        }
-    }
-
-    pub(super) fn remembered(&self) -> &Span {
-        &self.remembered
+        let wait = self.error.retry_after().map(|_| self.pause.remaining(now));
+        self.error.clone().with_retry_after(wait)
     }
 }

@@ -1,4 +1,5 @@
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 #[cfg(loom)]
@@ -10,45 +11,53 @@ use crate::clock::Moment;
 use crate::error::Error;
 use crate::token::Token;
 
-/// How long after its deadline a flight is taken for abandoned.
+/// How long after its deadline a flight counts as abandoned.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A fetch or renewal in progress, for those who wait for it.
+/// A fetch or renewal that is running, and the place where others wait for its outcome.
 pub(crate) struct Flight {
     started: Moment,
     timeout: Duration,
     abandoned_at: Instant,
+    /// The thread that will land the flight.
+    leader: OnceLock<ThreadId>,
     landing: Mutex<Option<Landing>>,
     landed: Condvar,
 }
 
-/// How a flight ended. It is small: what a variant leaves unused is copied to the heap as it was
-/// found on the stack, where pieces of secrets may have been.
+/// How a flight ended.
+///
+/// All variants are small, because the unused part of a larger one would be copied to the heap as
+/// it was found on the stack, where pieces of secrets may have been.
+#[derive(Clone)]
 pub(crate) enum Landing {
     Token(Token),
     Failed(Box<Error>),
-    /// Its leader ran out of time: an error for those who have hardly any left either.
+    /// This attempt was cut short, so waiters with time left retry instead of failing with its
+    /// error.
     OutOfTime(Box<Error>),
-    /// Its leader is gone without an outcome, as by a panic.
+    /// The leader ended without an outcome, for example with a panic.
     Gone,
 }
 
-/// What came of waiting.
+/// How a wait ended.
 pub(crate) enum Waited {
     Outcome(Result<Token, Error>),
-    /// There is time left, but nobody to wait for.
+    /// The waiter has time left, but the flight brings no outcome.
     StartOver,
-    /// The time is over.
-    InVain,
+    TimedOut,
+    /// The waiter would wait for itself.
+    OwnFlight,
 }
 
 impl Flight {
-    /// A flight that lasts no longer than `timeout`.
+    /// Creates a flight that lasts `timeout` at most.
     pub(super) fn new(started: Moment, timeout: Duration) -> Self {
         Self {
             started,
             timeout,
             abandoned_at: started.plus(timeout.saturating_add(GRACE)).monotonic,
+            leader: OnceLock::new(),
             landing: Mutex::new(None),
             landed: Condvar::new(),
         }
@@ -58,10 +67,15 @@ impl Flight {
         self.started
     }
 
-    /// Whether its thread is gone, or it would have landed: a `fork` copies flights, but not the
-    /// threads that are to land them.
+    /// Whether the leader's thread must be gone, because it would have landed by now. A `fork`
+    /// copies flights, but not the threads that would land them.
     pub(super) fn is_abandoned(&self, now: Moment) -> bool {
         now.monotonic >= self.abandoned_at
+    }
+
+    /// Makes this thread the one that will land the flight.
+    pub(super) fn led_by_this_thread(&self) {
+        let _ = self.leader.set(thread::current().id());
     }
 
     pub(super) fn publish(&self, landing: Landing) {
@@ -72,32 +86,34 @@ impl Flight {
     /// Waits for the outcome until `deadline`.
     #[cold]
     pub(crate) fn wait(&self, deadline: Instant, clock: impl Fn() -> Moment) -> Waited {
+        if self.leader.get() == Some(&thread::current().id()) {
+            return Waited::OwnFlight;
+        }
         let mut landing = lock(&self.landing);
         loop {
-            // By the caller's clock, whatever the operating system's timer thinks: it may be wrong,
-            // or wake for nothing.
+            // The caller's clock decides, because the condition variable may wake up early or for
+            // no reason.
             let now = clock();
-            let is_late = now.monotonic >= deadline;
             match &*landing {
                 Some(Landing::Token(token)) => return Waited::Outcome(Ok(token.clone())),
                 Some(Landing::Failed(error)) => return Waited::Outcome(Err((**error).clone())),
-                // With little time left, one waiter after the other would take over and fail too.
+                // With so little time left, one waiter after the other would take over and fail.
                 Some(Landing::OutOfTime(error)) if now.until(deadline) < self.timeout / 10 => {
                     return Waited::Outcome(Err((**error).clone()));
                 }
-                None if is_late => return Waited::InVain,
+                _ if now.monotonic >= deadline => return Waited::TimedOut,
                 None if !self.is_abandoned(now) => {}
-                Some(Landing::OutOfTime(_) | Landing::Gone) | None => return Waited::StartOver,
+                _ => return Waited::StartOver,
             }
-            let left = now.until(deadline.min(self.abandoned_at));
-            let woken = self.landed.wait_timeout(landing, left);
+            let time = now.until(deadline.min(self.abandoned_at));
+            let woken = self.landed.wait_timeout(landing, time);
             landing = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
 
-/// Locks a mutex, also one that a panicking thread held: no panic can come between two writes under
-/// it that belong together.
+/// Locks a mutex, even if a thread panicked while it held the lock: no code under these locks can
+/// panic between two writes that belong together.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -94,7 +94,7 @@ impl World {
 }
 
 fn failure() -> Error {
-    Error::Unavailable { status: 503, retry_after: None }
+    Error::Unavailable { status: 503, code: None, description: None, retry_after: None }
 }
 
 fn spawn<T: 'static>(

@@ -2,6 +2,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
 
+#[cfg(feature = "wipe")]
+use crate::endpoint::transport;
 use crate::error::ConfigError;
 
 /// The token endpoint's URL, checked: it has a scheme, a host and a path, and plain `http` is on
@@ -71,14 +73,27 @@ impl Address {
         format!("{}:{}", self.0.host().unwrap_or_default(), port(&self.0))
     }
 
-    /// Whether `uri` is the API's: the token endpoint's scheme, host and port (RFC 6454 section 4),
-    /// but not the endpoint.
+    /// Whether `uri` belongs to the API: the token endpoint's origin, but not the endpoint.
     pub(crate) fn is_api(&self, uri: &Uri) -> bool {
+        self.is_same_origin(uri) && uri.path() != self.0.path()
+    }
+
+    /// Whether `uri` has the scheme, host and port of the token endpoint (RFC 6454 section 4).
+    fn is_same_origin(&self, uri: &Uri) -> bool {
         let hosts = uri.host().zip(self.0.host());
         uri.scheme() == self.0.scheme()
             && hosts.is_some_and(|(theirs, ours)| theirs.eq_ignore_ascii_case(ours))
             && port(uri) == port(&self.0)
-            && uri.path() != self.0.path()
+    }
+
+    /// Whether the last answer that this thread got came from this origin. Without the feature
+    /// `wipe`, nothing contradicts.
+    pub(crate) fn has_answered(&self) -> bool {
+        #[cfg(feature = "wipe")]
+        let asked = transport::take_last_asked();
+        #[cfg(not(feature = "wipe"))]
+        let asked = None::<Uri>;
+        asked.is_none_or(|uri| self.is_same_origin(&uri))
     }
 }
 

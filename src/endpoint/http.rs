@@ -1,5 +1,5 @@
 use std::env;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::warn;
@@ -11,70 +11,89 @@ use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
 use crate::endpoint::address::{Address, is_loopback};
 #[cfg(feature = "wipe")]
-use crate::endpoint::wipe;
+use crate::endpoint::transport;
 use crate::error::{ConfigError, Error};
 
-/// What `Builder::http` was given.
+/// The function of `Builder::http`.
 pub(crate) type Configure =
     Box<dyn Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> + Send + Sync>;
 
 const USER_AGENT: &str = concat!("weseedo-auth/", env!("CARGO_PKG_VERSION"));
-/// Of each of a connection's two buffers, in bytes.
+/// The size of each of the two buffers of a connection, in bytes.
 const BUFFER: usize = 16 * 1024;
 const IDLE_CONNECTIONS: usize = 10;
 const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const API_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Makes the agents, of the defaults and what the user configured, and checks what came of it.
+/// Makes agents from the defaults and the user's settings, and checks the result.
 pub(crate) struct HttpSettings {
     configure: Configure,
-    proxy_told: Once,
-    #[cfg(any(feature = "rustls", feature = "native-tls"))]
-    verification_told: Once,
+    /// Whether probable mistakes have been logged.
+    warned: AtomicBool,
+}
+
+/// The settings of token requests.
+pub(crate) struct TokenHttp {
+    pub(crate) config: Config,
+    #[cfg(feature = "wipe")]
+    tls: kept_tls::KeptTls,
+}
+
+impl TokenHttp {
+    /// A new agent for each token request, so that no cookie and no connection is kept.
+    pub(crate) fn agent(&self) -> Agent {
+        #[cfg(feature = "wipe")]
+        let agent = transport::agent(self.config.clone(), self.tls.clone());
+        #[cfg(not(feature = "wipe"))]
+        let agent = Agent::new_with_config(self.config.clone());
+        agent
+    }
 }
 
 impl HttpSettings {
     pub(crate) fn new(configure: Configure) -> Self {
-        Self {
-            configure,
-            proxy_told: Once::new(),
-            #[cfg(any(feature = "rustls", feature = "native-tls"))]
-            verification_told: Once::new(),
-        }
+        Self { configure, warned: AtomicBool::new(false) }
     }
 
-    /// An agent for token requests.
-    pub(crate) fn token_agent(&self, address: &Address) -> Result<Agent, ConfigError> {
-        // By the next renewal an idle connection would be stale, and until then it would hold
-        // buffers.
+    pub(crate) fn token_http(&self, address: &Address) -> Result<TokenHttp, ConfigError> {
+        // Idle connections would hold buffers until the next renewal, and be stale then.
         let config = (self.configure)(defaults(address).max_idle_connections(0))
             .http_status_as_error(false)
             .accept_encoding("")
-            // No setting lifts these: credentials never travel to another host, nor in plain text.
+            // Set last, so that no setting lifts these: credentials never travel to another host,
+            // nor in plain text.
             .max_redirects(0)
             .https_only(address.is_https())
             .build();
         self.check(&config, address)?;
-        #[cfg(feature = "wipe")]
-        let agent = wipe::agent(config, kept_tls::KeptTls::default());
-        #[cfg(not(feature = "wipe"))]
-        let agent = Agent::new_with_config(config);
-        Ok(agent)
+        Ok(TokenHttp {
+            config,
+            #[cfg(feature = "wipe")]
+            tls: kept_tls::KeptTls::default(),
+        })
     }
 
-    /// An agent for API calls. Where what the user's function answers this time is not usable, each
-    /// call says so.
-    pub(crate) fn api_agent(&self, address: &Address, bearer: impl Middleware) -> Agent {
-        let defaults = defaults(address)
+    /// An agent for API calls, with one middleware before the user's and one after them. If the
+    /// user's function returns unusable settings this time, each call fails with that error.
+    pub(crate) fn api_agent(
+        &self,
+        address: &Address,
+        first: Option<impl Middleware>,
+        last: impl Middleware,
+    ) -> Agent {
+        let mut config = defaults(address)
             .timeout_connect(Some(API_CONNECT_TIMEOUT))
             .timeout_recv_response(Some(API_RESPONSE_TIMEOUT))
             .max_idle_connections_per_host(IDLE_CONNECTIONS);
-        let config = (self.configure)(defaults)
+        if let Some(first) = first {
+            config = config.middleware(first);
+        }
+        let config = (self.configure)(config)
             .https_only(address.is_https())
-            // The same host is not the same origin: ureq's other choice would carry the token to
+            // ureq's other choice compares hosts and not origins, so it would carry the token to
             // another port.
             .redirect_auth_headers(RedirectAuthHeaders::Never)
-            .middleware(bearer)
+            .middleware(last)
             .build();
         if let Err(error) = self.check(&config, address) {
             let refuse = move |_: Request<SendBody>, _: MiddlewareNext<'_>| {
@@ -83,14 +102,14 @@ impl HttpSettings {
             return Agent::config_builder().proxy(None).middleware(refuse).build().new_agent();
         }
         #[cfg(feature = "wipe")]
-        let agent = wipe::agent(config, ureq::unversioned::transport::DefaultConnector::new());
+        let agent = transport::agent(config, ureq::unversioned::transport::DefaultConnector::new());
         #[cfg(not(feature = "wipe"))]
         let agent = Agent::new_with_config(config);
         agent
     }
 
-    /// Finds what ureq would answer with a panic on the first request, and a way out for plain
-    /// text; tells once what is allowed but may be a mistake.
+    /// Refuses settings with which ureq would panic on the first request, and settings that would
+    /// send plain text off this machine. Warns once of settings that are probably a mistake.
     fn check(&self, config: &Config, address: &Address) -> Result<(), ConfigError> {
         for value in [config.user_agent(), config.accept(), config.accept_encoding()] {
             if let AutoHeaderValue::Provided(text) = value
@@ -120,19 +139,21 @@ impl HttpSettings {
                 ));
             }
         }
-        if address.is_https() && config.proxy().is_none_or(Proxy::is_from_env) {
-            self.proxy_told.call_once(tell_of_unusable_proxies);
-        }
         #[cfg(any(feature = "rustls", feature = "native-tls"))]
         if address.is_https() {
             check_tls(config.tls_config())?;
-            if config.tls_config().disable_verification() {
-                self.verification_told.call_once(|| {
-                    warn!("certificates are not verified: whoever answers gets the credentials");
-                });
-            }
+        }
+        if address.is_https() {
+            warn_once(&self.warned, || warn_of_probable_mistakes(config));
         }
         Ok(())
+    }
+}
+
+/// Calls `warn` the first time. Not a `Once`, which a logger that panics would poison for good.
+pub(super) fn warn_once(reported: &AtomicBool, warn: impl FnOnce()) {
+    if !reported.swap(true, Ordering::Relaxed) {
+        warn();
     }
 }
 
@@ -141,14 +162,14 @@ fn defaults(address: &Address) -> ConfigBuilder<AgentScope> {
         .user_agent(USER_AGENT)
         .input_buffer_size(BUFFER)
         .output_buffer_size(BUFFER)
-        // A header that fills the buffer would read as a closed connection.
+        // ureq would take a header that fills the buffer for a closed connection.
         .max_response_header_size(BUFFER - 1);
-    // ureq's own default is rustls, whether it is there or not.
+    // ureq's own default is rustls, even if that feature is off.
     #[cfg(all(feature = "native-tls", not(feature = "rustls")))]
     let config = config.tls_config(
         ureq::tls::TlsConfig::builder().provider(ureq::tls::TlsProvider::NativeTls).build(),
     );
-    // What the environment's variables name is no place for plain text that stays on this machine.
+    // A base URL of plain http is on this machine, and a proxy would send its text elsewhere.
     let proxy = if address.is_https() { Proxy::try_from_env() } else { None };
     config.proxy(proxy.filter(|proxy| !is_unsupported(proxy)))
 }
@@ -169,6 +190,12 @@ fn check_tls(tls: &ureq::tls::TlsConfig) -> Result<(), ConfigError> {
         TlsProvider::NativeTls if cfg!(not(feature = "native-tls")) => {
             "the TLS provider needs the feature native-tls of weseedo-auth"
         }
+        // A certificate in DER starts with the tag of a SEQUENCE.
+        _ if matches!(tls.root_certs(), RootCerts::Specific(roots)
+            if !roots.iter().any(|root| root.der().first() == Some(&0x30))) =>
+        {
+            "the root certificates hold no certificate: read a PEM file with ureq::tls::parse_pem"
+        }
         TlsProvider::Rustls
             if cfg!(not(feature = "platform-verifier"))
                 && matches!(tls.root_certs(), RootCerts::PlatformVerifier) =>
@@ -179,9 +206,20 @@ fn check_tls(tls: &ureq::tls::TlsConfig) -> Result<(), ConfigError> {
     }))
 }
 
-/// Names the variables that ureq passes over on its way to the first one that it can use. What is
-/// in them may hold a password.
-fn tell_of_unusable_proxies() {
+fn warn_of_probable_mistakes(config: &Config) {
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    if config.tls_config().disable_verification() {
+        warn!("certificates are not verified: any server that answers gets the credentials");
+    }
+    if config.proxy().is_none_or(Proxy::is_from_env) {
+        warn_of_unusable_proxies();
+        warn_of_useless_exceptions();
+    }
+}
+
+/// Warns of each variable that ureq passes over before the first usable one. Shows only the names,
+/// because the values may hold a password.
+fn warn_of_unusable_proxies() {
     for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
     {
         let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { continue };
@@ -196,14 +234,30 @@ fn tell_of_unusable_proxies() {
     }
 }
 
+/// Warns of entries of `NO_PROXY` that ureq compares with host names in vain.
+fn warn_of_useless_exceptions() {
+    let list = env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default();
+    for entry in list.split(',') {
+        let has_port = entry.contains(':') && !entry.ends_with(']');
+        if has_port || entry.contains('/') || entry.contains(char::is_whitespace) {
+            warn!(
+                "NO_PROXY: the entry {entry:?} matches no host: an entry is a host, .domain or \
+                 *.domain, without white space, port or network"
+            );
+        }
+    }
+}
+
 #[cfg(feature = "wipe")]
 mod kept_tls {
+    use std::sync::Arc;
+
     use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 
-    /// ureq's connector with one TLS set-up for all requests. ureq takes a request with a timeout
-    /// of its own for one that may have TLS settings of its own too, and sets TLS up anew.
-    #[derive(Debug, Default)]
-    pub(super) struct KeptTls(DefaultConnector);
+    /// ureq's connector with one TLS set-up for all requests. ureq sets TLS up anew for a request
+    /// with a timeout of its own, because it might have TLS settings of its own too.
+    #[derive(Clone, Debug, Default)]
+    pub(super) struct KeptTls(Arc<DefaultConnector>);
 
     impl Connector<()> for KeptTls {
         type Out = Box<dyn Transport>;

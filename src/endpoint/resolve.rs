@@ -8,8 +8,8 @@ use ureq::unversioned::transport::time::Duration;
 
 use crate::background;
 
-/// ureq's look-up of host names, which a thread bounds in time; where no thread can be had, ureq's
-/// own would panic, and this one goes on without a bound.
+/// ureq's look-up of host names in a thread that bounds its time. Where the system gives no thread,
+/// ureq's own look-up would panic, and this one goes on without a bound.
 #[derive(Debug)]
 pub(crate) struct Lookup;
 

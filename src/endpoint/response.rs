@@ -2,19 +2,19 @@ use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
-use ureq::http::HeaderMap;
-use ureq::http::header::{DATE, HeaderName, RETRY_AFTER};
+use ureq::http::header::{DATE, HeaderName, LOCATION, RETRY_AFTER};
+use ureq::http::{HeaderMap, Uri};
 
 use crate::clock::{Moment, Span};
 use crate::endpoint::json::{self, Found};
-use crate::endpoint::redact::{Private, Quote};
+use crate::endpoint::quote::{Private, Quote};
 use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
 use crate::token::Token;
 
-/// The most that is read of an answer's body, in bytes.
+/// The longest body that is read, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
-/// Stands for a description that can't be quoted.
+/// Replaces a description that must not be quoted.
 const WITHHELD: &str =
     "withheld: the server's words are not plain, or too close to a secret or user name";
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -22,8 +22,8 @@ const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// Reads the answer to a token request that was sent at `sent`.
 ///
-/// A body of more than [`MAX_BODY`] bytes is too large, however much more it is. The grant is asked
-/// for what must not be quoted.
+/// `body` has one byte more than [`MAX_BODY`] if the server's body is too large. The grant's texts
+/// must not be quoted.
 pub(crate) fn parse(
     status: u16,
     headers: &HeaderMap,
@@ -31,19 +31,44 @@ pub(crate) fn parse(
     sent: Moment,
     grant: &Grant,
 ) -> Result<Token, Error> {
-    // By the server's own clock, so that a wrong one here does no harm.
+    // The server's clock decides, so that a wrong local one does no harm.
     let date = http_date(headers, DATE).unwrap_or_else(|| utc(sent.wall));
     match status {
-        200..=299 => token(body, date, sent).map_err(Error::InvalidResponse),
-        408 | 429 | 500..=599 => {
-            Err(Error::Unavailable { status, retry_after: retry_after(headers, date) })
+        200..=299 if !is_refusal(body) => token(body, date, sent).map_err(Error::InvalidResponse),
+        300..=399 => Err(Error::InvalidResponse(InvalidResponse::Redirect {
+            status,
+            to: redirect_target(headers, grant),
+        })),
+        408 | 425 | 429 | 500 | 502..=504 | 520..=599 => {
+            let (code, description) = quoted(body, grant);
+            let retry_after = retry_after(headers, date);
+            Err(Error::Unavailable { status, code, description, retry_after })
         }
-        400..=499 => {
-            let (code, description) = refusal(body, grant);
+        200..=299 | 400..=599 => {
+            let (code, mut description) = quoted(body, grant);
+            if let Some(name) = grant.secret_with_stray_end() {
+                let strays = "white space, an invisible character or a quotation mark";
+                add(&mut description, &format!("{name} starts or ends with {strays}"));
+            }
             Err(Error::Rejected { status, code, description })
         }
         _ => Err(Error::InvalidResponse(InvalidResponse::Status(status))),
     }
+}
+
+/// Whether the answer to a success is an error (RFC 6749 section 5.2) and no token.
+fn is_refusal(body: &[u8]) -> bool {
+    let fields =
+        str::from_utf8(body).ok().and_then(|text| json::object(text, ["access_token", "error"]));
+    matches!(fields, Some([Found::Missing, Found::Once(error)]) if error != "null")
+}
+
+/// The scheme and host that a redirect points to, if they can be quoted.
+fn redirect_target(headers: &HeaderMap, grant: &Grant) -> Option<String> {
+    let uri = headers.get(LOCATION)?.to_str().ok()?.parse::<Uri>().ok()?;
+    let (scheme, host) = (uri.scheme_str()?, uri.host()?);
+    let is_quotable = Private(grant.private_texts()).is_host_quotable(host);
+    is_quotable.then(|| format!("{scheme}://{host}"))
 }
 
 fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, InvalidResponse> {
@@ -79,10 +104,9 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, Inval
     let expires = OffsetDateTime::parse(&expires, &Rfc3339).map_err(|_| {
         InvalidResponse::Field { name: "expires", reason: "is not an RFC 3339 date and time" }
     })?;
-    match Duration::try_from(expires - date) {
-        Ok(lifetime) if !lifetime.is_zero() => {
-            // `Date` is cut to whole seconds: the server's clock may be up to a second further.
-            let lifetime = lifetime.saturating_sub(DATE_RESOLUTION.min(lifetime / 2));
+    // `Date` is cut to whole seconds, so the server's clock may be up to a second ahead of it.
+    match Duration::try_from(expires - date).unwrap_or_default().checked_sub(DATE_RESOLUTION) {
+        Some(lifetime) if !lifetime.is_zero() => {
             Ok(Token::new(&access_token, expires, Span::new(sent, lifetime)))
         }
         _ => Err(InvalidResponse::Expired),
@@ -104,29 +128,21 @@ fn string(
     Err(InvalidResponse::Field { name, reason })
 }
 
-/// The `code` and `description` of [`Error::Rejected`].
-fn refusal(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
-    let (code, mut description) = quoted(body, &Private(&grant.private_texts()));
-    if let Some(name) = grant.secret_with_space() {
-        let hint = format!("{name} starts or ends with white space, such as a file's line end");
-        add(&mut description, &hint);
-    }
-    (code, description)
-}
-
-/// Adds a hint of ours to what the server says.
+/// Adds a hint of ours to the server's words.
 pub(super) fn add(description: &mut Option<String>, hint: &str) {
     let said = description.take().map(|text| format!("{text}: ")).unwrap_or_default();
     *description = Some(format!("{said}{hint}"));
 }
 
-fn quoted(body: &[u8], private: &Private<'_>) -> (Option<String>, Option<String>) {
-    let described = |quote| match quote {
+/// The `code` and `description` of an error.
+fn quoted(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
+    let private = Private(grant.private_texts());
+    let described = |text: &str| match private.description(text) {
         Quote::Nothing => None,
         Quote::Withheld => Some(WITHHELD.to_owned()),
         Quote::Text(text) => Some(text),
     };
-    // What is too large to be read whole is not quoted in part either.
+    // A body that is too large was not read whole, so no part of it is quoted either.
     let Some(text) = str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return (None, None);
     };
@@ -137,37 +153,48 @@ fn quoted(body: &[u8], private: &Private<'_>) -> (Option<String>, Option<String>
             Found::Missing | Found::Repeated => None,
         };
         let mut descriptions = descriptions.into_iter().filter_map(string);
-        return (
-            string(code).and_then(|text| private.code(&text)),
-            descriptions.find_map(|text| described(private.description(&text))),
-        );
+        let code = string(code).and_then(|text| private.code(&text));
+        return (code, descriptions.find_map(|text| described(&text)));
     }
-    // Half of a JSON text is not fit to be read.
     let text = text.trim_start_matches('\u{feff}').trim_ascii();
-    let quote = match text.chars().next() {
-        Some('{' | '[') => Quote::Nothing,
-        Some('"') => json::string(text).map_or(Quote::Nothing, |text| private.description(&text)),
-        _ => private.description(text),
+    let description = match text.chars().next() {
+        // JSON that is no whole object is not fit to be read.
+        Some('{' | '[') => None,
+        Some('"') => json::string(text).and_then(|text| described(&text)),
+        _ => described(text),
     };
-    (None, described(quote))
+    (None, description)
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
 fn retry_after(headers: &HeaderMap, date: OffsetDateTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // Digits that don't fit are many seconds.
+        // A number that doesn't fit is a long time.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
-        // A date that is past asks for no wait.
+        // A date in the past asks for no wait.
         Duration::try_from(http_date(headers, RETRY_AFTER)? - date).unwrap_or_default()
     };
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// RFC 9110 section 5.6.7; its one form that is sent today, IMF-fixdate, is also an RFC 2822 date.
+/// A date in one of the three forms of RFC 9110 section 5.6.7.
 fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(headers.get(name)?.to_str().ok()?, &Rfc2822).ok()
+    let text = headers.get(name)?.to_str().ok()?;
+    let words: Vec<_> = text.split([' ', '-']).filter(|word| !word.is_empty()).collect();
+    // RFC 2822 has all parts, and the two digits of a year, but orders them like the first form.
+    let rfc2822 = match words[..] {
+        // Sunday, 06-Nov-94 08:49:37 GMT
+        [_, day, month, year, time, "GMT"] if text.contains('-') => {
+            format!("{day} {month} {year} {time} GMT")
+        }
+        // Sun Nov  6 08:49:37 1994
+        [_, month, day, time, year] => format!("{day} {month} {year} {time} GMT"),
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        _ => text.to_owned(),
+    };
+    OffsetDateTime::parse(&rfc2822, &Rfc2822).ok()
 }
 
 fn utc(wall: SystemTime) -> OffsetDateTime {
@@ -243,7 +270,7 @@ mod tests {
     #[track_caller]
     fn retry_after(pairs: &[(&'static str, &str)]) -> Option<Duration> {
         match parse_at(Moment::now(), 503, pairs, "") {
-            Err(Error::Unavailable { status: 503, retry_after }) => retry_after,
+            Err(Error::Unavailable { status: 503, retry_after, .. }) => retry_after,
             other => panic!("{other:?}"),
         }
     }
@@ -252,7 +279,7 @@ mod tests {
     fn documented_answer_is_a_token() {
         let token = accepted(body("d33.59b", EXPIRES, "Bearer"));
         assert_eq!(token.access_token(), "d33.59b");
-        assert_eq!(token.expires().to_string(), "2021-12-31 23:59:59.999 +00:00:00");
+        assert_eq!(token.expires_at().to_string(), "2021-12-31 23:59:59.999 +00:00:00");
     }
 
     #[test]
@@ -282,7 +309,7 @@ mod tests {
             ("2021-12-31T23:59:60Z", "2021-12-31 23:59:59.999999999"),
             ("9999-12-31T23:59:59Z", "9999-12-31 23:59:59.0"),
         ] {
-            let expires = accepted(body("a", text, "Bearer")).expires();
+            let expires = accepted(body("a", text, "Bearer")).expires_at();
             let expires = expires.to_offset(time::UtcOffset::UTC).to_string();
             assert_eq!(expires.strip_suffix(" +00:00:00"), Some(utc), "{text}");
         }
@@ -307,42 +334,44 @@ mod tests {
             parse_at(sent, 200, pairs, body("a", expires, "Bearer")).unwrap()
         };
         let sent = Moment::now();
-        let left = token(&[DATE_HEADER], sent, EXPIRES).lifetime().left(sent);
+        let left = token(&[DATE_HEADER], sent, EXPIRES).lifetime().remaining(sent);
         assert_eq!(left, HOUR - Duration::from_millis(1), "an hour and 999 ms, less a second");
 
         // 2021-12-31T23:00:00Z by the local clock.
         let sent =
             Moment { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600), ..sent };
         for unreadable in [&[][..], &[("date", "yesterday")], &[("date", "1640991600")]] {
-            let left = token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().left(sent);
+            let left = token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().remaining(sent);
             assert_eq!(left, HOUR - SECOND, "{unreadable:?}");
         }
     }
 
     #[test]
-    fn second_that_date_may_hide_is_taken_off_and_half_of_a_life_under_two() {
+    fn second_that_date_may_hide_is_always_taken_off() {
         let sent = Moment::now();
-        let left = |expires: &str| {
+        for (expires, lifetime) in [
+            ("2021-12-31T23:00:09Z", SECOND * 9),
+            ("2021-12-31T23:00:01Z", SECOND),
+            ("2021-12-31T23:00:00.001Z", Duration::from_millis(1)),
+        ] {
             let body = body("a", expires, "Bearer");
-            parse_at(sent, 200, &[DATE_HEADER], body).unwrap().lifetime().left(sent)
-        };
-        assert_eq!(left("2021-12-31T23:00:09Z"), SECOND * 9);
-        assert_eq!(left("2021-12-31T23:00:01Z"), SECOND);
-        assert_eq!(left("2021-12-31T23:00:00Z"), SECOND / 2);
-        assert_eq!(left("2021-12-31T22:59:59.2Z"), SECOND / 10);
+            let token = parse_at(sent, 200, &[DATE_HEADER], body).unwrap();
+            assert_eq!(token.lifetime().remaining(sent), lifetime, "{expires}");
+        }
     }
 
     #[test]
-    fn what_is_over_on_arrival_is_refused() {
-        for expires in ["2021-12-31T22:59:59Z", "2021-12-31T22:59:58.999Z", "1970-01-01T00:00:00Z"]
-        {
-            assert_eq!(
-                invalid(body("a", expires, "Bearer")),
-                InvalidResponse::Expired,
-                "{expires}"
-            );
+    fn token_with_less_than_a_second_left_has_expired_on_arrival() {
+        for expires in [
+            "2021-12-31T23:00:00Z",
+            "2021-12-31T22:59:59.5Z",
+            "2021-12-31T22:59:58.999Z",
+            "1970-01-01T00:00:00Z",
+        ] {
+            let reason = invalid(body("a", expires, "Bearer"));
+            assert_eq!(reason, InvalidResponse::Expired, "{expires}");
+            assert!(Error::InvalidResponse(reason).is_transient(), "a new one may come soon");
         }
-        accepted(body("a", "2021-12-31T22:59:59.000000001Z", "Bearer"));
     }
 
     #[test]
@@ -354,7 +383,7 @@ mod tests {
             let sent = Moment { wall: wall.unwrap(), ..Moment::now() };
             let _ = parse_at(sent, 200, &[], body("a", EXPIRES, "Bearer"));
             let token = parse_at(sent, 200, &[DATE_HEADER], body("a", EXPIRES, "Bearer")).unwrap();
-            assert!(!token.lifetime().is_over(sent));
+            assert!(!token.lifetime().has_ended(sent));
         }
     }
 
@@ -417,7 +446,7 @@ mod tests {
 
     #[test]
     fn statuses_are_told_apart() {
-        for status in [100, 199, 300, 302, 304, 308, 399, 600, 999] {
+        for status in [100, 199, 600, 999] {
             let error =
                 parse_at(Moment::now(), status, &[DATE_HEADER], body("a", EXPIRES, "Bearer"))
                     .unwrap_err();
@@ -427,12 +456,12 @@ mod tests {
             );
             assert_eq!(error.status(), Some(status));
         }
-        for status in [400, 401, 403, 404, 405, 407, 409, 428, 430, 499] {
+        for status in [400, 401, 403, 404, 405, 407, 409, 428, 430, 499, 501, 505, 511, 519] {
             let error = parse_at(Moment::now(), status, &[], "").unwrap_err();
             assert!(matches!(error, Error::Rejected { status: s, .. } if s == status), "{error:?}");
             assert!(!error.is_transient());
         }
-        for status in [408, 429, 500, 502, 503, 504, 599] {
+        for status in [408, 425, 429, 500, 502, 503, 504, 520, 599] {
             let error = parse_at(Moment::now(), status, &[], "").unwrap_err();
             assert!(
                 matches!(error, Error::Unavailable { status: s, .. } if s == status),
@@ -464,6 +493,8 @@ mod tests {
             (r#"{"error":"a""#, None, None),
             (r#"["a"]"#, None, None),
             ("Invalid\ncredentials", None, some("Invalid credentials")),
+            ("\"Invalid \\u0063redentials\"", None, some("Invalid credentials")),
+            ("\"no such client", None, None),
             (" <html><body>x</body></html>", None, None),
             ("", None, None),
         ] {
@@ -471,6 +502,19 @@ mod tests {
         }
         assert_eq!(rejected(b"\xff"), (None, None));
         assert_eq!(rejected("x".repeat(MAX_BODY + 1)), (None, None));
+    }
+
+    #[test]
+    fn unavailable_server_is_quoted_too() {
+        let body = r#"{"error":"temporarily_unavailable","error_description":"maintenance"}"#;
+        match parse_at(Moment::now(), 503, &[], body) {
+            Err(Error::Unavailable {
+                code: Some(code), description: Some(description), ..
+            }) => {
+                assert_eq!((&*code, &*description), ("temporarily_unavailable", "maintenance"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -484,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_secret_is_told() {
+    fn stray_characters_around_a_secret_are_reported() {
         let told = |grant: &Grant, body: &str| match parse(
             401,
             &headers(&[]),
@@ -495,7 +539,7 @@ mod tests {
             Err(Error::Rejected { description, .. }) => description.unwrap_or_default(),
             other => panic!("{other:?}"),
         };
-        let spaced = "starts or ends with white space, such as a file's line end";
+        let spaced = "starts or ends with white space, an invisible character or a quotation mark";
         let grant = Grant::client_credentials("id", "s3cr3t\n");
         assert_eq!(told(&grant, ""), format!("client_secret {spaced}"));
         assert_eq!(
@@ -505,6 +549,66 @@ mod tests {
         let grant = Grant::password("id", "s3cr3t", "jan", " p4ss");
         assert_eq!(told(&grant, ""), format!("password {spaced}"));
         assert_eq!(told(&Grant::password("id", "s3cr3t", "jan ", "p4 ss"), ""), "");
+        for stray in ["\u{feff}s3cr3t", "s3cr3t\u{200b}", "s3cr3t\0", "\"s3cr3t\"", "'s3cr3t"] {
+            let grant = Grant::client_credentials("id", stray);
+            assert_eq!(told(&grant, ""), format!("client_secret {spaced}"), "{stray:?}");
+        }
+    }
+
+    #[test]
+    fn redirect_names_the_scheme_and_host_that_it_points_to() {
+        for (location, to) in [
+            ("https://login.example.nl/oauth2?secret=s3cr3t", Some("https://login.example.nl")),
+            ("http://127.0.0.1:8080/", Some("http://127.0.0.1")),
+            ("https://[::1]/", Some("https://[::1]")),
+            ("/oauth2/token", None),
+            ("https://s3cr3t.example.nl/", None),
+            ("https://733363723374.example.nl/", None),
+            ("no url", None),
+        ] {
+            let error = parse_at(Moment::now(), 308, &[("location", location)], "").unwrap_err();
+            let expected = InvalidResponse::Redirect { status: 308, to: to.map(Into::into) };
+            assert!(matches!(&error, Error::InvalidResponse(reason) if *reason == expected));
+            assert_eq!(error.status(), Some(308));
+            assert!(!error.is_transient());
+        }
+    }
+
+    #[test]
+    fn success_with_an_error_is_a_rejection() {
+        for body in [r#"{"error":"invalid_client"}"#, r#"{"error":{"code":1},"expires":"x"}"#] {
+            let error = parse_at(Moment::now(), 200, &[DATE_HEADER], body).unwrap_err();
+            assert!(matches!(error, Error::Rejected { status: 200, .. }), "{error:?}");
+        }
+        let error = parse_at(Moment::now(), 200, &[], r#"{"error":"invalid_client"}"#).unwrap_err();
+        assert!(error.to_string().ends_with("200: invalid_client"), "{error}");
+        let whole = body("a", EXPIRES, "Bearer").replace('{', r#"{"error":"x","#);
+        accepted(whole);
+        assert_eq!(field(r#"{"error":null}"#), ("token_type", "is missing"));
+    }
+
+    /// <https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7>
+    #[test]
+    fn dates_are_read_in_all_three_forms() {
+        for date in [
+            "Fri, 31 Dec 2021 22:59:59 GMT",
+            "Friday, 31-Dec-21 22:59:59 GMT",
+            "Fri Dec 31 22:59:59 2021",
+        ] {
+            let sent = Moment::now();
+            let body = body("a", EXPIRES, "Bearer");
+            let token = parse_at(sent, 200, &[("date", date)], body).unwrap();
+            assert_eq!(token.lifetime().remaining(sent), HOUR - Duration::from_millis(1), "{date}");
+        }
+        for (date, wait) in [
+            ("Sunday, 02-Jan-22 00:00:09 GMT", 9),
+            ("Sun Jan  2 00:00:09 2022", 9),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+        ] {
+            let now = ("date", "Sun, 02 Jan 2022 00:00:00 GMT");
+            let wait = Some(Duration::from_secs(wait));
+            assert_eq!(retry_after(&[now, ("retry-after", date)]), wait, "{date}");
+        }
     }
 
     /// <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>

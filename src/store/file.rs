@@ -14,33 +14,33 @@ use crate::read;
 use crate::store::seal::MAX_SEALED;
 use crate::store::{Lease, StoreError, Stored, TokenStore};
 
-/// How old a file is that a save left half-written, when it is removed.
+/// The age at which a half-written file of a killed process is removed.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// A [`TokenStore`] in a directory, for the processes of one machine.
 ///
-/// For a program that runs from cron or a shell: each run finds the token of an earlier one, until
-/// that is over. The example `print_token` does so.
+/// Made for programs that run from cron or a shell: each run finds the token of an earlier run until
+/// the token expires. The example `print_token` uses it.
 ///
-/// The directory is made when it is first needed, for its owner only (mode 0700, whatever the
-/// umask); one that is there is left as it is. It should be the program's own, and on a local disk.
-/// For each grant there are two small files of mode 0600: the token, encrypted, and one to be
-/// locked. What is saved is written under another name and then renamed, so that nobody reads half
-/// of it. A file that is torn, foreign or of another version is no token, and the next save
-/// replaces it. The lease is the operating system's lock, which ends when it is given back or
-/// its process ends, and not after a time; where the file system has none, processes that need a
-/// token at the same time all ask for one.
+/// The directory is created when it is first needed, on Unix for its owner only (mode 0700, whatever
+/// the umask). A directory that exists keeps its mode. It should belong to one program and be on a
+/// local disk. Each grant has two small files, on Unix of mode 0600: the encrypted token, and a file
+/// to be locked. A token is written to a temporary file that is then renamed, so that nobody reads
+/// half a token. A file that is truncated, foreign or of another version counts as missing, and the
+/// next save replaces it. The lease is a lock of the operating system. The lock ends when the lease
+/// is released or the process ends, and not after a time. On a file system without locks, processes
+/// that need a token at the same time all ask the endpoint.
 ///
-/// Files of grants that are no longer used stay behind. They may be deleted at any time: a `.lock`
-/// that a process holds costs a second token request at worst.
-#[derive(Debug)]
+/// Files of grants that are no longer used stay in the directory. You can delete them at any time;
+/// deleting a `.lock` that a process holds costs a second token request at worst.
+#[derive(Clone, Debug)]
 pub struct FileStore {
     directory: PathBuf,
 }
 
 impl FileStore {
-    /// Creates a store in a directory, which need not be there yet. No I/O is done. A relative path
-    /// is one from where the program is when the store is used.
+    /// Creates a store in a directory, which need not exist yet. Does no I/O. A relative path starts
+    /// at the working directory of the moment when the store is used.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into() }
     }
@@ -56,10 +56,10 @@ impl FileStore {
         Ok(self.directory.join(key))
     }
 
-    fn load_file(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
+    fn read(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
         let path = self.path(key)?;
         let file = fs::symlink_metadata(&path).and_then(|metadata| {
-            // Not what a link leads to, and no pipe, which would keep its reader waiting.
+            // A link is not followed, and a pipe would block its reader.
             if metadata.is_file() { File::open(&path).map(Some) } else { Ok(None) }
         });
         let mut buffer = vec![0; MAX_SEALED + 1];
@@ -82,16 +82,17 @@ impl FileStore {
     }
 
     fn remove_file(&self, key: &str, sealed: &[u8]) -> io::Result<()> {
-        if self.load_file(key)?.as_deref() != Some(sealed) {
+        if self.read(key)?.as_deref() != Some(sealed) {
             return Ok(());
         }
-        // Nobody can save in its place while it is looked at again.
+        // Moved away before the second look, so that no process can save in between.
         let path = self.path(key)?;
         let temporary = temporary(&path);
         if_there(fs::rename(&path, &temporary))?;
-        // If it is old, another process may take it for abandoned, and remove it.
+        // Another process may have removed the file, because an old temporary file counts as
+        // abandoned.
         if if_there(fs::read(&temporary))?.is_some_and(|found| found != sealed) {
-            // A newer one, which goes back, unless there is one that is newer still.
+            // A newer token goes back to its place, unless an even newer one is there.
             let _ = fs::hard_link(&temporary, &path);
         }
         if_there(fs::remove_file(temporary)).map(|_| ())
@@ -101,41 +102,36 @@ impl FileStore {
         let path = self.path(key)?.with_extension("lock");
         make_directory(&self.directory)?;
         let file = match create(&path) {
-            // To be written too: NFS locks nothing else.
+            // Opened for writing too, because NFS locks only such files.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let opened = OpenOptions::new().read(true).write(true).open(path);
-                // Deleted in between: as good as taken.
+                // A lock file that was deleted in between counts as held.
                 let Some(file) = if_there(opened)? else { return Ok(None) };
                 file
             }
             file => file?,
         };
         Ok(match file.try_lock() {
-            // To close it would not do after a `fork`, whose child has it open too.
+            // Unlock explicitly: a forked child keeps the file open, so closing it here would not
+            // release the lock.
             Ok(()) => Some(Lease::new(move || _ = file.unlock())),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Error(_)) => Some(Lease::none()),
         })
     }
 
-    /// Removes what was left by processes that died while they saved.
+    /// Removes the temporary files of processes that died while they saved.
     fn remove_abandoned(&self, key: &str) {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let is_temporary = path.extension().is_some_and(|extension| extension == "tmp")
-                && entry.file_name().to_string_lossy().starts_with(key);
-            let modified = || entry.metadata().and_then(|metadata| metadata.modified()).ok();
-            if is_temporary
-                && modified()
-                    .and_then(|then| then.elapsed().ok())
-                    .is_some_and(|time| time > ABANDONED)
-            {
-                let _ = fs::remove_file(path);
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if name.starts_with(key) && name.ends_with(".tmp") && age() > Some(ABANDONED) {
+                let _ = fs::remove_file(entry.path());
             }
         }
     }
 
-    fn told<T>(&self, outcome: io::Result<T>) -> Result<T, StoreError> {
+    fn named<T>(&self, outcome: io::Result<T>) -> Result<T, StoreError> {
         outcome.map_err(|error| {
             format!("token directory '{}': {error}", self.directory.display()).into()
         })
@@ -144,31 +140,31 @@ impl FileStore {
 
 impl TokenStore for FileStore {
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
-        let sealed = self.told(self.load_file(key))?;
-        Ok(sealed.map(|sealed| Stored { sealed, left: None }))
+        let sealed = self.named(self.read(key))?;
+        Ok(sealed.map(Stored::new))
     }
 
     fn save(&self, key: &str, sealed: &[u8], _: Duration) -> Result<(), StoreError> {
-        self.told(self.save_file(key, sealed))
+        self.named(self.save_file(key, sealed))
     }
 
     fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
-        self.told(self.remove_file(key, sealed))
+        self.named(self.remove_file(key, sealed))
     }
 
     fn lease(&self, key: &str, _: Duration) -> Result<Option<Lease>, StoreError> {
-        self.told(self.lock(key))
+        self.named(self.lock(key))
     }
 }
 
-/// A name beside `path` that nobody else uses, not even a process that was forked from this one and
-/// has its random numbers.
+/// A name beside `path` that nobody else uses. The process number distinguishes forked processes,
+/// which have the same random numbers.
 fn temporary(path: &Path) -> PathBuf {
     let (process, random) = (process::id(), RandomState::new().hash_one(()));
     path.with_extension(format!("{process:x}-{random:016x}.tmp"))
 }
 
-/// `None` for what is not there.
+/// Turns `NotFound` into `None`.
 fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -176,13 +172,13 @@ fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Creates a file for its owner only. What was there is neither opened nor followed.
+/// Creates a file for its owner only. Neither opens a file that exists nor follows a link.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     options.mode(0o600);
     let file = options.read(true).write(true).create_new(true).open(path)?;
-    // The umask may have taken from the mode.
+    // The umask may have cleared bits of the mode.
     #[cfg(unix)]
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
@@ -200,7 +196,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     builder.mode(0o700);
     match builder.create(path) {
-        // Another process was faster.
+        // Another process has created the directory meanwhile.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
         created => created?,
     }

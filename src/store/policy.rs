@@ -1,17 +1,17 @@
-//! What a process does with a token that another one has stored. Told the time, and free of I/O, so
-//! that the bench can simulate a fleet on it.
+//! Decides what a process does with a token that another process has stored. These functions are
+//! told the time and do no I/O, so that the bench can simulate many processes with them.
 
 use std::time::{Duration, SystemTime};
 
 use crate::jitter;
 
-/// What any store can tell from nothing.
-const LEAST_LEASE: Duration = Duration::from_millis(1);
+/// The shortest lease, because stores may round to milliseconds.
+const SHORTEST_LEASE: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What a stored token has left: the least of what the store says, what this machine's wall clock
-/// says, and its whole life. Clocks that disagree can shorten a life, never prolong it.
-pub(crate) fn left(
+/// How long a stored token stays valid: the least of the store's value, the end by this machine's
+/// wall clock, and the whole lifetime. Clocks that disagree can shorten this, and never prolong it.
+pub(crate) fn remaining(
     fetched: SystemTime,
     lifetime: Duration,
     by_store: Option<Duration>,
@@ -22,37 +22,39 @@ pub(crate) fn left(
     by_wall.min(lifetime).min(by_store.unwrap_or(lifetime))
 }
 
-/// Whether a stored token that has so much left is taken. A renewal takes it only if it outlasts
-/// the token in hand and is not within its own window of renewal, which is at most so long.
-pub(crate) fn is_taken(left: Duration, window: Duration, in_hand: Option<Duration>) -> bool {
-    match in_hand {
-        None => !left.is_zero(),
-        Some(in_hand) => left > in_hand && left > window,
+/// Whether a stored token is used. A renewal uses the token only if it outlasts the current one and
+/// is not due for renewal itself.
+pub(crate) fn is_used(remaining: Duration, window: Duration, current: Option<Duration>) -> bool {
+    match current {
+        None => !remaining.is_zero(),
+        Some(current) => remaining > current && remaining > window,
     }
 }
 
-/// How long a lease lasts: a quarter of the time that there is for a fetch, so that those who wait
-/// can still have it if its holder dies; and half of what the token in hand has left, so that
+/// How long a lease lasts. A quarter of the time for the fetch, so that waiting processes can still
+/// acquire the lease if its holder dies; at most half of what the current token has left, so that
 /// another process can renew it then.
-pub(crate) fn lease(time: Duration, token_left: Option<Duration>) -> Duration {
-    (time / 4).min(token_left.unwrap_or(time) / 2).max(LEAST_LEASE)
+pub(crate) fn lease(time: Duration, current: Option<Duration>) -> Duration {
+    (time / 4).min(current.unwrap_or(time) / 2).max(SHORTEST_LEASE)
 }
 
-/// How long to wait for a token of who has the lease: half of the time that there is, less a random
-/// part, so that those who wait for one who died don't all ask at once.
+/// How long to wait for the token of the lease's holder: half of the time for the fetch, shortened
+/// by a random part, so that not all waiting processes ask the endpoint at once if the holder died.
 pub(crate) fn patience(time: Duration) -> Duration {
     jitter::shortened(time / 2)
 }
 
-/// Whether a renewal leaves it to the process that has the lease. Leases are so short that others
-/// have had it by the last quarter of the window, unless nobody ever gives it back; then each goes
-/// without it, at a moment of its own. Tries are a tenth of the window apart, and one is in the
-/// last eighth.
-pub(crate) fn is_left_to_holder(token_left: Duration, window: Duration) -> bool {
-    token_left > window / 8 + jitter::part_of(window / 8)
+/// Whether a renewal is left to the process that has the lease.
+///
+/// Leases are so short that other processes acquire them before the last quarter of the window,
+/// unless the lease is never released. In that case each process renews without the lease, at a
+/// random moment. Attempts are a tenth of the window apart, so one of them falls into the last
+/// eighth.
+pub(crate) fn is_left_to_holder(remaining: Duration, window: Duration) -> bool {
+    remaining > window / 8 + jitter::part_of(window / 8)
 }
 
-/// How long to wait before a store is asked again: 50 to 100 ms.
+/// How long to wait before the store is asked again: 50 to 100 ms.
 pub(crate) fn pause() -> Duration {
     POLL + jitter::part_of(POLL)
 }
@@ -64,26 +66,26 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_is_left_is_the_least_that_anybody_says() {
+    fn remaining_time_is_the_least_of_all_clocks() {
         let (fetched, life) = (SystemTime::now(), MINUTE * 60);
         let at = |minutes| fetched + MINUTE * minutes;
-        assert_eq!(left(fetched, life, None, at(20)), MINUTE * 40);
-        assert_eq!(left(fetched, life, Some(MINUTE * 30), at(20)), MINUTE * 30);
-        assert_eq!(left(fetched, life, Some(MINUTE * 50), at(20)), MINUTE * 40);
-        assert_eq!(left(fetched, life, None, at(60)), Duration::ZERO);
-        assert_eq!(left(fetched, life, None, fetched - MINUTE * 600), life);
-        assert_eq!(left(fetched, life, Some(MINUTE * 600), fetched - MINUTE * 600), life);
-        assert_eq!(left(fetched, Duration::MAX, None, at(0)), Duration::ZERO);
+        assert_eq!(remaining(fetched, life, None, at(20)), MINUTE * 40);
+        assert_eq!(remaining(fetched, life, Some(MINUTE * 30), at(20)), MINUTE * 30);
+        assert_eq!(remaining(fetched, life, Some(MINUTE * 50), at(20)), MINUTE * 40);
+        assert_eq!(remaining(fetched, life, None, at(60)), Duration::ZERO);
+        assert_eq!(remaining(fetched, life, None, fetched - MINUTE * 600), life);
+        assert_eq!(remaining(fetched, life, Some(MINUTE * 600), fetched - MINUTE * 600), life);
+        assert_eq!(remaining(fetched, Duration::MAX, None, at(0)), Duration::ZERO);
     }
 
     #[test]
-    fn renewal_takes_what_outlasts_the_token_in_hand_and_is_not_due_itself() {
-        assert!(is_taken(MINUTE, MINUTE * 5, None));
-        assert!(!is_taken(Duration::ZERO, MINUTE * 5, None));
-        let in_hand = Some(MINUTE * 4);
-        assert!(is_taken(MINUTE * 6, MINUTE * 5, in_hand));
-        assert!(!is_taken(MINUTE * 5, MINUTE * 5, in_hand));
-        assert!(!is_taken(MINUTE * 4, MINUTE * 3, in_hand));
+    fn renewal_uses_a_token_that_outlasts_the_current_one_and_is_not_due_itself() {
+        assert!(is_used(MINUTE, MINUTE * 5, None));
+        assert!(!is_used(Duration::ZERO, MINUTE * 5, None));
+        let current = Some(MINUTE * 4);
+        assert!(is_used(MINUTE * 6, MINUTE * 5, current));
+        assert!(!is_used(MINUTE * 5, MINUTE * 5, current));
+        assert!(!is_used(MINUTE * 4, MINUTE * 3, current));
     }
 
     #[test]
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn renewal_is_left_to_the_holder_of_the_lease_until_the_window_is_nearly_over() {
+    fn renewal_is_left_to_the_holder_of_the_lease_until_the_window_has_nearly_ended() {
         let (window, tries) = (MINUTE * 8, 0..1000);
         assert!(tries.clone().all(|_| is_left_to_holder(MINUTE * 2, window)));
         assert!(!tries.clone().any(|_| is_left_to_holder(MINUTE, window)));

@@ -9,22 +9,24 @@ use zeroize::Zeroizing;
 use crate::grant::Grant;
 use crate::token::Token;
 
-/// Of how names, keys and values are made. What another version has stored is never found.
+/// Identifies the format. Changing it makes values of older versions unreachable.
 const FORMAT: &[u8] = b"weseedo-auth token store, format 1";
 const NAME_LENGTH: usize = 32;
 const KEY_LENGTH: usize = 32;
-/// Of what stands before the access token: when it expires, when it was fetched, and its lifetime.
+/// The length of the part before the access token: its `expires`, when it was fetched, and its
+/// lifetime.
 const HEAD_LENGTH: usize = 16 + 2 * DURATION_LENGTH;
 const DURATION_LENGTH: usize = 12;
-/// The most that is opened, in bytes: a token endpoint's answer is no longer than half of it.
+/// The longest value that is opened, in bytes. An answer of the token endpoint has at most half of
+/// that.
 pub(super) const MAX_SEALED: usize = 32 * 1024;
 
-/// Under what name a grant's token is stored, and the key that it is sealed with.
+/// The name under which a grant's token is stored, and the key that seals it.
 ///
-/// Both come from the grant, secrets included, and from the token endpoint. Who does not know the
-/// secrets can neither read a stored token nor forge one, and nobody finds that of another grant.
+/// Both are derived from the grant, secrets included, and from the token endpoint. Without the
+/// secrets, nobody can read or forge a stored token, and no grant finds the token of another one.
 ///
-/// In a box: what is moved about on the stack leaves copies there, which nobody wipes.
+/// Boxed, because moving a value on the stack leaves unwiped copies there.
 pub(super) struct Seal(Box<Zeroizing<[u8; NAME_LENGTH + KEY_LENGTH]>>);
 
 /// A stored token.
@@ -76,7 +78,7 @@ impl Seal {
         UnboundKey::new(&CHACHA20_POLY1305, &self.0[NAME_LENGTH..]).ok().map(LessSafeKey::new)
     }
 
-    /// A nonce and what was sealed with it, to be stored under the name. `None` where the system
+    /// Returns the nonce and the sealed token, to be stored under the name; `None` where the system
     /// gives no random numbers.
     pub(super) fn seal(&self, token: &Token) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
@@ -85,7 +87,7 @@ impl Seal {
         let length = NONCE_LEN + HEAD_LENGTH + access_token.len() + CHACHA20_POLY1305.tag_len();
         let mut value = Zeroizing::new(Vec::with_capacity(length));
         value.extend(nonce);
-        value.extend(token.expires().unix_timestamp_nanos().to_be_bytes());
+        value.extend(token.expires_at().unix_timestamp_nanos().to_be_bytes());
         let fetched = token.lifetime().start().wall.duration_since(SystemTime::UNIX_EPOCH);
         value.extend(duration_to_bytes(fetched.unwrap_or_default()));
         value.extend(duration_to_bytes(token.lifetime().length()));
@@ -97,7 +99,7 @@ impl Seal {
         Some(std::mem::take(&mut *value))
     }
 
-    /// What was sealed for this name and with this key; `None` for anything else.
+    /// Opens a value that was sealed for this name and with this key; `None` for any other.
     pub(super) fn open(&self, sealed: &[u8]) -> Option<Opened> {
         let (nonce, text) = sealed.split_first_chunk()?;
         if sealed.len() > MAX_SEALED {
@@ -133,8 +135,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Each text after its length, so that no two lists of texts give the same bytes; in a buffer that
-/// never grew.
+/// Writes each text after its length, so that no two lists of texts give the same bytes. The buffer
+/// has its final size from the start, because growing would leave an unwiped copy.
 fn framed(texts: &[&str]) -> Zeroizing<Vec<u8>> {
     let length = texts.iter().map(|text| size_of::<u64>() + text.len()).sum();
     let mut framed = Zeroizing::new(Vec::with_capacity(length));
@@ -155,7 +157,7 @@ fn duration_to_bytes(duration: Duration) -> [u8; DURATION_LENGTH] {
 fn duration_from_bytes(bytes: &[u8; DURATION_LENGTH]) -> Option<Duration> {
     let (secs, nanos) = bytes.split_first_chunk()?;
     let nanos = u32::from_be_bytes(nanos.try_into().ok()?);
-    // More would be carried over into the seconds, which may have no room for it.
+    // `Duration::new` panics if more nanoseconds overflow the seconds.
     (nanos < 1_000_000_000).then(|| Duration::new(u64::from_be_bytes(*secs), nanos))
 }
 
@@ -195,8 +197,8 @@ mod tests {
         assert_eq!(hex(&**seal.0), format!("{name}{key}"));
     }
 
-    /// Sealed by the Python package `cryptography` with the key above: a program of another version
-    /// can read what this one stores as long as this holds.
+    /// Sealed by the Python package `cryptography` with the key above. While this test passes,
+    /// programs with another version of this crate can read the values of this one.
     #[test]
     fn value_is_known() {
         let value = concat!(
@@ -215,19 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens_to_the_same_token() {
+    fn sealed_token_opens_to_the_same_token() {
         for grant in [client(), user()] {
             let (seal, token) = (Seal::new(ENDPOINT, &grant), token());
             let opened = seal.open(&seal.seal(&token).unwrap()).unwrap();
             assert_eq!(*opened.access_token, ACCESS_TOKEN);
-            assert_eq!(opened.expires, token.expires());
+            assert_eq!(opened.expires, token.expires_at());
             assert_eq!(opened.fetched, token.lifetime().start().wall);
             assert_eq!(opened.lifetime, token.lifetime().length());
         }
     }
 
     #[test]
-    fn no_two_values_are_alike() {
+    fn token_is_never_sealed_to_the_same_value_twice() {
         let (seal, token) = (Seal::new(ENDPOINT, &client()), token());
         assert_ne!(seal.seal(&token), seal.seal(&token));
     }
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_no_clock_can_tell_do_not_open() {
+    fn durations_out_of_range_do_not_open() {
         let bytes = |secs: u64, nanos: u32| {
             let mut bytes = [0; DURATION_LENGTH];
             bytes[..8].copy_from_slice(&secs.to_be_bytes());

@@ -180,14 +180,13 @@ fn calls(authenticator: &Authenticator, statuses: &[u16]) -> (usize, Result<(), 
 
 #[test]
 fn with_token_calls_once_more_and_only_on_401() {
-    let mut server = Server::new();
-    let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
-    let authenticator = builder(&server).build().unwrap();
+    let server = support::Server::answering(|n| token_answer(&format!("t{n}"), HOUR));
+    let authenticator = server.builder().build().unwrap();
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
     assert_eq!(calls(&authenticator, &[403]), (1, Err(403)));
     assert_eq!(calls(&authenticator, &[500]), (1, Err(500)));
     assert_eq!(calls(&authenticator, &[401, 401]), (2, Err(401)));
-    tokens.assert();
+    assert_eq!(server.connections(), 2);
 }
 
 #[test]
@@ -195,9 +194,12 @@ fn with_token_calls_no_second_time_with_the_same_token() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
     let authenticator = builder(&server).build().unwrap();
-    assert_eq!(calls(&authenticator, &[401, 200]), (2, Ok(())));
-    // That token has just replaced a refused one, and is not forgotten for a refusal.
-    assert_eq!(calls(&authenticator, &[401]), (1, Err(401)));
+    assert_eq!(
+        calls(&authenticator, &[401]),
+        (1, Err(401)),
+        "the server gives the same text again"
+    );
+    assert_eq!(calls(&authenticator, &[401]), (1, Err(401)), "the token has just been replaced");
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
     tokens.assert();
 }

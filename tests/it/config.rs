@@ -138,7 +138,7 @@ fn numbers_out_of_range_are_refused() {
         .timeout(Duration::MAX)
         .capacity(usize::MAX)
         .retries(u32::MAX)
-        .refresh_before(Duration::MAX)
+        .renew_before(Duration::MAX)
         .build()
         .unwrap();
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use weseedo_auth::{Stored, TokenStore};
+use weseedo_auth::TokenStore;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -29,9 +29,11 @@ pub fn check_values(store: &(impl TokenStore + ?Sized)) {
     // As long as a value can be, with each byte there is.
     let long: Vec<u8> = (0..17 * 1024).map(|i| u8::try_from(i % 256).unwrap()).collect();
     store.save(&key, &long, HOUR).unwrap();
-    let Stored { sealed, left } = store.load(&key).unwrap().expect("what was saved is there");
+    let stored = store.load(&key).unwrap().expect("the saved value is there");
+    let (sealed, remaining) = (stored.sealed, stored.remaining);
     assert!(sealed == long, "what was saved comes back, byte by byte");
-    assert!(left.is_none_or(|left| left <= HOUR && left > HOUR / 2), "left is {left:?}");
+    let is_right = |remaining| remaining <= HOUR && remaining > HOUR / 2;
+    assert!(remaining.is_none_or(is_right), "remaining is {remaining:?}");
     assert!(load(&other).is_none(), "another key has another value");
 
     store.save(&key, b"new", HOUR).unwrap();

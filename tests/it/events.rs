@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use weseedo_auth::{Authenticator, Event, Grant};
 
-use crate::support::{Gate, HOUR, Server, answer, grant, token_answer, wait_until};
+use crate::support::{
+    Gate, HOUR, Server, answer, grant, token_answer, token_for_an_hour, wait_until,
+};
 
 /// An authenticator that writes down what it is told.
 fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
@@ -15,13 +17,13 @@ fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
     let theirs = Arc::clone(&events);
     let hook = move |event: &Event<'_>| {
         theirs.lock().unwrap().push(match event {
-            Event::Obtained { client_id, is_renewal, is_from_store, lifetime, .. } => {
-                format!("{client_id} obtained {is_renewal} {is_from_store} {lifetime:?}")
+            Event::Obtained { client_id, renewal, from_store, lifetime, .. } => {
+                format!("{client_id} obtained {renewal} {from_store} {lifetime:?}")
             }
-            Event::Failed { client_id, is_renewal, error, token_left, .. } => {
-                format!("{client_id} failed {is_renewal} {:?} {token_left:?}", error.status())
+            Event::Failed { client_id, renewal, error, remaining, .. } => {
+                format!("{client_id} failed {renewal} {:?} {remaining:?}", error.status())
             }
-            Event::Refused { client_id, age, .. } => {
+            Event::TokenRefused { client_id, age, .. } => {
                 assert!(*age < Duration::from_secs(60));
                 format!("{client_id} refused")
             }
@@ -35,8 +37,8 @@ fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
 #[test]
 fn fetches_failures_and_refusals_are_told_and_hits_are_not() {
     let server = Server::answering(|n| match n {
-        1 => answer("503 Busy", "", ""),
-        _ => token_answer("t0k3n", HOUR),
+        1 => answer("401 No", "", ""),
+        _ => token_for_an_hour("t0k3n"),
     });
     let (authenticator, events) = recorded(&server);
     let token = authenticator.get_token(&grant()).unwrap();
@@ -45,7 +47,7 @@ fn fetches_failures_and_refusals_are_told_and_hits_are_not() {
     authenticator.invalidate(&grant(), &token);
     authenticator.get_token(&grant()).unwrap_err();
     let told = events.lock().unwrap().join("\n");
-    assert_eq!(told, "id obtained false false 3599s\nid refused\nid failed false Some(503) None");
+    assert_eq!(told, "id obtained false false 3600s\nid refused\nid failed false Some(401) None");
 }
 
 #[test]
@@ -56,7 +58,7 @@ fn hook_may_call_back() {
     let seen = Arc::clone(&called);
     let hook = move |_: &Event<'_>| {
         let authenticator = mine.lock().unwrap().clone().unwrap();
-        assert!(authenticator.status(&grant()).token_left.is_some());
+        assert!(authenticator.status(&grant()).remaining.is_some());
         authenticator.get_token(&grant()).unwrap();
         if !seen.swap(true, Ordering::SeqCst) {
             authenticator.get_token(&Grant::client_credentials("other", "s3cr3t")).unwrap();
@@ -106,16 +108,16 @@ fn status_waits_for_no_fetch_and_makes_no_request() {
     });
     let authenticator = server.builder().build().unwrap();
     let before = authenticator.status(&grant());
-    assert!(before.token_left.is_none() && before.last_error.is_none() && !before.is_fetching);
+    assert!(before.remaining.is_none() && before.last_error.is_none() && !before.fetching);
     assert_eq!(server.connections(), 0);
     thread::scope(|scope| {
         scope.spawn(|| authenticator.get_token(&grant()).unwrap());
         wait_until(|| server.connections() == 1);
-        assert!(authenticator.status(&grant()).is_fetching);
+        assert!(authenticator.status(&grant()).fetching);
         gate.open();
     });
     let after = authenticator.status(&grant());
-    assert!(after.token_left > Some(HOUR / 2) && !after.is_fetching, "{after:?}");
+    assert!(after.remaining > Some(HOUR / 2) && !after.fetching, "{after:?}");
     assert_eq!(server.connections(), 1);
 }
 
@@ -127,7 +129,7 @@ fn status_tells_the_last_error_and_when_the_endpoint_is_asked_again() {
     let status = authenticator.status(&grant());
     assert_eq!(status.last_error.unwrap().status(), Some(503));
     assert!(status.retry_in > Some(Duration::from_secs(30)), "{:?}", status.retry_in);
-    assert!(status.token_left.is_none());
+    assert!(status.remaining.is_none());
 }
 
 #[test]
@@ -136,5 +138,5 @@ fn expiry_is_a_time_of_the_standard_library_too() {
     let token = server.builder().build().unwrap().get_token(&grant()).unwrap();
     // 2021-12-31T01:00:00Z
     let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_912_400);
-    assert_eq!(SystemTime::from(token.expires()), expected);
+    assert_eq!(SystemTime::from(token.expires_at()), expected);
 }

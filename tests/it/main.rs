@@ -8,12 +8,12 @@ mod events;
 mod examples;
 mod failures;
 mod hostile;
+#[cfg(feature = "store")]
+#[expect(dead_code, reason = "most of it is for the unit tests")]
+mod memory_store;
 #[cfg(all(feature = "store", unix))]
 mod redis;
 mod rotation;
-#[cfg(feature = "store")]
-#[expect(dead_code, reason = "most of it is for the unit tests")]
-mod shelf;
 #[cfg(feature = "store")]
 mod store;
 mod support;

@@ -168,10 +168,10 @@ fn value_is_kept_for_as_long_as_it_is_of_use() {
 
     store.save("key", b"value", Duration::from_nanos(1)).unwrap();
     store.save("key", b"value", SECOND * 100).unwrap();
-    let left = store.load("key").unwrap().unwrap().left.unwrap();
+    let left = store.load("key").unwrap().unwrap().remaining.unwrap();
     assert!(left <= SECOND * 100 && left > SECOND * 50, "{left:?}");
     assert!(redis.ask::<bool>("PERSIST weseedo-auth:key"));
-    assert_eq!(store.load("key").unwrap().unwrap().left, None);
+    assert_eq!(store.load("key").unwrap().unwrap().remaining, None);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use weseedo_auth::{Authenticator, Event, FileStore, Grant, Lease, StoreError, St
 
 use crate::contract;
 use crate::examples::{program, set_variables};
-use crate::shelf::Shelf;
+use crate::memory_store::MemoryStore;
 use crate::support::{Directory, HOUR, Server, grant, read_request, token_answer, wait_until};
 
 impl Directory {
@@ -49,7 +49,7 @@ fn recorded(server: &Server, directory: &Path) -> (Authenticator, Arc<Mutex<Vec<
     let theirs = Arc::clone(&told);
     let builder = server.builder().store(FileStore::new(directory)).on_event(move |event| {
         theirs.lock().unwrap().push(match event {
-            Event::Obtained { is_from_store: true, .. } => "found".to_owned(),
+            Event::Obtained { from_store: true, .. } => "found".to_owned(),
             Event::Obtained { .. } => "fetched".to_owned(),
             Event::StoreFailed { error, .. } => error.to_string(),
             other => panic!("{other:?}"),
@@ -96,7 +96,7 @@ fn printed(child: Child) -> String {
 
 #[test]
 fn stores_keep_the_contract() {
-    contract::check(&Shelf::default());
+    contract::check(&MemoryStore::default());
     let directory = Directory::new();
     contract::check(&directory.store());
     assert!(directory.files().is_empty());
@@ -322,8 +322,8 @@ fn lock_that_is_deleted_meanwhile_is_no_failure() {
 
 #[test]
 fn debug_shows_no_value() {
-    let stored = Stored { sealed: b"s3aled".to_vec(), left: Some(Duration::from_secs(5)) };
-    assert_eq!(format!("{stored:?}"), "Stored { sealed: 6 bytes, left: Some(5s) }");
+    let stored = Stored::new(b"s3aled".to_vec()).with_remaining(Duration::from_secs(5));
+    assert_eq!(format!("{stored:?}"), "Stored { sealed: 6 bytes, remaining: Some(5s) }");
     assert_eq!(format!("{:?}", Lease::none()), "Lease(..)");
     assert_eq!(format!("{:?}", FileStore::new("d")), "FileStore { directory: \"d\" }");
 }
@@ -331,7 +331,7 @@ fn debug_shows_no_value() {
 /// A store that loses, mixes up, brings back and spoils what it was given.
 #[derive(Default)]
 struct Liar {
-    shelf: Shelf,
+    store: MemoryStore,
     /// All that was ever saved.
     history: Mutex<Vec<Vec<u8>>>,
 }
@@ -345,7 +345,13 @@ impl TokenStore for &'static Liar {
         thread::sleep(Duration::from_micros(random(2000) as u64));
         let history = self.history.lock().unwrap();
         let any = (!history.is_empty()).then(|| history[random(history.len())].clone());
-        let stored = |sealed, left| Ok(Some(Stored { sealed, left }));
+        let stored = |sealed, remaining: Option<Duration>| {
+            let stored = Stored::new(sealed);
+            Ok(Some(match remaining {
+                Some(remaining) => stored.with_remaining(remaining),
+                None => stored,
+            }))
+        };
         match (random(8), any) {
             (0, _) => Ok(None),
             (1, Some(old)) => stored(old, None),
@@ -360,21 +366,21 @@ impl TokenStore for &'static Liar {
                 stored(old, Some(HOUR))
             }
             (5, _) if random(10) == 0 => Err("lost".into()),
-            _ => self.shelf.load(key),
+            _ => self.store.load(key),
         }
     }
 
-    fn save(&self, key: &str, sealed: &[u8], left: Duration) -> Result<(), StoreError> {
+    fn save(&self, key: &str, sealed: &[u8], remaining: Duration) -> Result<(), StoreError> {
         self.history.lock().unwrap().push(sealed.to_vec());
         match random(4) {
             0 => Ok(()),
             1 => Err("lost".into()),
-            _ => self.shelf.save(key, sealed, left),
+            _ => self.store.save(key, sealed, remaining),
         }
     }
 
     fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
-        if random(2) == 0 { Ok(()) } else { self.shelf.remove(key, sealed) }
+        if random(2) == 0 { Ok(()) } else { self.store.remove(key, sealed) }
     }
 
     fn lease(&self, key: &str, at_most: Duration) -> Result<Option<Lease>, StoreError> {
@@ -382,7 +388,7 @@ impl TokenStore for &'static Liar {
             0 => Ok(None),
             1 => Ok(Some(Lease::none())),
             2 => Err("lost".into()),
-            _ => self.shelf.lease(key, at_most),
+            _ => self.store.lease(key, at_most),
         }
     }
 }

@@ -189,6 +189,11 @@ pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
     answer("200 OK", &format!("Date: {DATE}\r\n"), &token_body(access_token, lifetime))
 }
 
+/// A whole answer with a token that is valid for an hour. The crate takes one second off.
+pub fn token_for_an_hour(access_token: &str) -> String {
+    token_answer(access_token, HOUR + Duration::from_secs(1))
+}
+
 /// Where the token endpoint is by default.
 pub const TOKEN_PATH: &str = "/api/v2/oauth2/token";
 

@@ -1,4 +1,4 @@
-//! A token store in memory, which fails, dawdles and lies when it is told to.
+//! A token store in memory that fails, hangs or lies on request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use weseedo_auth::{Lease, StoreError, Stored, TokenStore};
 
-/// A handle: clones are one store, which processes share.
+/// A handle: clones share one store.
 #[derive(Clone, Default)]
-pub struct Shelf(Arc<Inner>);
+pub struct MemoryStore(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -21,23 +21,24 @@ struct Inner {
 
 type Before = dyn Fn(&str) -> Result<(), StoreError> + Send + Sync;
 
-impl Shelf {
-    /// From now on calls this before each call, with its name; an error is the call's.
+impl MemoryStore {
+    /// Runs `call` before each call from now on, with the name of the call. Its error becomes the
+    /// error of the call.
     pub fn before(&self, call: impl Fn(&str) -> Result<(), StoreError> + Send + Sync + 'static) {
         *self.0.before.lock().unwrap() = Some(Arc::new(call));
     }
 
-    /// From now on does its work.
+    /// Works normally from now on.
     pub fn works(&self) {
         *self.0.before.lock().unwrap() = None;
     }
 
-    /// The calls since it was last asked.
+    /// Returns the names of the calls since the last time.
     pub fn calls(&self) -> String {
         std::mem::take(&mut *self.0.calls.lock().unwrap()).join(" ")
     }
 
-    /// Its one value, and where that stands.
+    /// Returns the only value, and its key.
     #[track_caller]
     pub fn value(&self) -> (String, Stored) {
         let values = self.0.values.lock().unwrap();
@@ -57,7 +58,7 @@ impl Shelf {
         self.0.values.lock().unwrap().clear();
     }
 
-    /// The longest lease that was asked for since it was last asked.
+    /// Returns the longest lease that was requested since the last time.
     pub fn longest_lease(&self) -> Duration {
         std::mem::take(&mut *self.0.longest_lease.lock().unwrap())
     }
@@ -69,7 +70,7 @@ impl Shelf {
     }
 }
 
-impl TokenStore for Shelf {
+impl TokenStore for MemoryStore {
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
         self.called("load")?;
         Ok(self.0.values.lock().unwrap().get(key).cloned())
@@ -77,7 +78,7 @@ impl TokenStore for Shelf {
 
     fn save(&self, key: &str, sealed: &[u8], _: Duration) -> Result<(), StoreError> {
         self.called("save")?;
-        self.put(key, Stored { sealed: sealed.to_vec(), left: None });
+        self.put(key, Stored::new(sealed.to_vec()));
         Ok(())
     }
 

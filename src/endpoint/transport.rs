@@ -1,0 +1,146 @@
+//! A layer around ureq's transports. It wipes their buffers, because ureq leaves the text that it
+//! sent and received there until they are reused or freed; and it mends three faults.
+
+use std::cell::Cell;
+use std::process;
+use std::time::Instant;
+
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::transport::time::Duration;
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use zeroize::Zeroize;
+
+use crate::endpoint::resolve::Lookup;
+
+thread_local! {
+    /// The URI whose connection this thread has sent on last.
+    static LAST_ASKED: Cell<Option<Uri>> = const { Cell::new(None) };
+}
+
+/// The URI whose connection this thread has sent on last. After a request, that is the origin that
+/// has answered; ureq's error for a status doesn't name the origin, and redirects change it.
+pub(super) fn take_last_asked() -> Option<Uri> {
+    LAST_ASKED.take()
+}
+
+/// An agent that leaves no plaintext in the buffers of its connections.
+pub(super) fn agent(config: Config, connector: impl Connector<()>) -> Agent {
+    // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
+    Agent::with_parts(config, connector.chain(Layer), Lookup)
+}
+
+#[derive(Debug)]
+struct Layer;
+
+impl<In: Transport> Connector<In> for Layer {
+    type Out = LayeredTransport<In>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let (uri, process) = (details.uri.clone(), process::id());
+        Ok(chained.map(|inner| LayeredTransport { inner, uri, process, budget: None, used: 0 }))
+    }
+}
+
+#[derive(Debug)]
+struct LayeredTransport<In: Transport> {
+    inner: In,
+    uri: Uri,
+    /// The process that has opened the connection.
+    process: u32,
+    /// The last time-out that ureq has given, and its end.
+    budget: Option<(Duration, Instant)>,
+    /// How many bytes of the input buffer were used at most since it was wiped: the bytes that were
+    /// received, and those that were sent, because ureq reads a chunked body into it before sending.
+    used: usize,
+}
+
+impl<In: Transport> LayeredTransport<In> {
+    /// Ends a time-out that ureq gives again for each read, as it does while a proxy answers CONNECT
+    /// byte by byte.
+    fn bounded(&mut self, timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
+        let Duration::Exact(after) = timeout.after else { return Ok(timeout) };
+        let now = Instant::now();
+        let end = match self.budget {
+            Some((same, end)) if same == timeout.after => end,
+            _ => now.checked_add(after).unwrap_or(now),
+        };
+        self.budget = Some((timeout.after, end));
+        let after = end.saturating_duration_since(now);
+        if after.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
+        Ok(NextTimeout { after: Duration::Exact(after), ..timeout })
+    }
+
+    fn wipe_input(&mut self) {
+        let buffers = self.inner.buffers();
+        // Without input left to consume, the whole buffer is free to be appended to. No byte lay
+        // further from its start than the number of all bytes.
+        buffers.input_consume(buffers.input().len());
+        let free = buffers.input_append_buf();
+        let used = self.used.min(free.len());
+        free[..used].zeroize();
+        self.used = 0;
+    }
+}
+
+impl<In: Transport> Transport for LayeredTransport<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
+        self.inner.buffers().output()[..amount].zeroize();
+        self.used = self.used.saturating_add(amount);
+        // After the inner layers, one of which may be the connection to a proxy.
+        let _ = LAST_ASKED.try_with(|last| last.set(Some(self.uri.clone())));
+        result
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = self.bounded(timeout)?;
+        let before = self.inner.buffers().input().len();
+        let result = self.inner.await_input(timeout);
+        let received = self.inner.buffers().input().len().saturating_sub(before);
+        self.used = self.used.saturating_add(received);
+        result
+    }
+
+    /// Called right before ureq puts a connection into the pool, with all input consumed, and when it
+    /// takes the connection out again.
+    fn is_open(&mut self) -> bool {
+        if self.inner.buffers().input().is_empty() {
+            self.wipe_input();
+        }
+        self.budget = None;
+        // A forked child must not use a connection of its parent.
+        self.process == process::id() && self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+impl<In: Transport> Drop for LayeredTransport<In> {
+    fn drop(&mut self) {
+        let buffers = self.inner.buffers();
+        buffers.input_consume(buffers.input().len());
+        // Both buffers as a whole, also the part by which ureq has grown the input buffer, because a
+        // body that was read and never sent lies anywhere. Looking for something to wipe costs a
+        // tenth of wiping.
+        let (input, output) = buffers.tmp_and_output();
+        for buffer in [input, output] {
+            if buffer.iter().fold(0, |all, byte| all | byte) != 0 {
+                buffer.zeroize();
+            }
+        }
+    }
+}

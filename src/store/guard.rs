@@ -1,0 +1,108 @@
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::background;
+use crate::clock::Moment;
+use crate::event::{Event, Hook, StoreError};
+use crate::grant::Grant;
+use crate::store::TokenStore;
+
+/// How long a store is left alone after it failed or was slow.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
+
+/// A store that can't delay anybody for long: each call runs in a thread of its own.
+#[derive(Clone)]
+pub(crate) struct GuardedStore(Arc<Inner>);
+
+struct Inner {
+    store: Box<dyn TokenStore>,
+    hook: Arc<Hook>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    left_alone_until: Option<Instant>,
+    /// The calls that nobody waits for any longer. While one of them runs, no other call is made,
+    /// so that a store that hangs for good keeps one thread and not one more every 30 s.
+    abandoned: Vec<Weak<()>>,
+}
+
+/// The error of a call; `None` if no call was made because the store is left alone.
+pub(super) type Failure = Option<StoreError>;
+
+impl GuardedStore {
+    pub(crate) fn new(store: Box<dyn TokenStore>, hook: Arc<Hook>) -> Self {
+        Self(Arc::new(Inner { store, hook, state: Mutex::default() }))
+    }
+
+    /// Calls the store in a thread of its own and waits for `patience` at most. A store that fails,
+    /// panics or takes longer is left alone. A late answer is dropped in that thread, which releases
+    /// a lease.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        now: Moment,
+        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        if self.is_left_alone(now.monotonic) {
+            return Err(None);
+        }
+        let (this, running, start) = (self.clone(), Arc::new(()), Instant::now());
+        let abandoned = Arc::downgrade(&running);
+        let answer = background::call(patience, move || {
+            let answer = call(&*this.0.store);
+            drop(running);
+            answer
+        });
+        let error = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(RecvTimeoutError::Timeout) => {
+                format!("no answer within {:.1} s", patience.as_secs_f64()).into()
+            }
+            Err(RecvTimeoutError::Disconnected) => "it panicked".into(),
+        };
+        let mut state = self.lock();
+        state.left_alone_until = now.monotonic.checked_add(start.elapsed() + LEFT_ALONE);
+        state.abandoned.push(abandoned);
+        drop(state);
+        warn!(
+            "the token store failed and is left alone for 30 s, meanwhile the token endpoint is \
+             asked: {error}"
+        );
+        Err(Some(error))
+    }
+
+    /// Makes a call whose answer nobody needs, and waits for `wait` at most. The call goes on in its
+    /// thread; a failure is reported from there.
+    pub(super) fn start(
+        &self,
+        wait: Duration,
+        patience: Duration,
+        grant: &Grant,
+        now: Moment,
+        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let (this, grant) = (self.clone(), grant.clone());
+        let _ = background::call(wait, move || {
+            if let Err(Some(error)) = this.call(patience, now, call) {
+                let client_id = grant.client_id();
+                (this.0.hook)(&Event::StoreFailed { client_id, error: &*error });
+            }
+        });
+    }
+
+    fn is_left_alone(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        state.abandoned.retain(|call| call.strong_count() > 0);
+        state.left_alone_until.is_some_and(|until| now < until) || !state.abandoned.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
