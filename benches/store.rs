@@ -9,7 +9,7 @@
 mod clock;
 mod fleet;
 #[path = "../src/jitter.rs"]
-#[expect(dead_code, reason = "some of it is for the rest of the crate")]
+#[expect(dead_code, unused_imports, reason = "some of it is for the rest of the crate")]
 mod jitter;
 mod measure;
 #[path = "../tests/it/memory_store.rs"]

@@ -49,10 +49,6 @@ pub(crate) struct Shared {
 }
 
 impl Authenticator {
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
-    }
-
     /// Returns a token for `grant`: the cached one while it is valid, else a new one.
     ///
     /// | the cached token | what `get_token` does |
@@ -343,7 +339,7 @@ fn inline_time(time: Duration, remaining: Duration) -> Duration {
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
-            .field("token_endpoint", &format_args!("{}", self.endpoint().address().uri()))
+            .field("token_endpoint", &format_args!("{}", self.0.endpoint.address.uri()))
             .finish_non_exhaustive()
     }
 }

@@ -210,7 +210,7 @@ impl Bearer {
     /// buffers are not wiped.
     #[must_use]
     pub fn agent(&self) -> Agent {
-        let endpoint = self.authenticator.endpoint();
+        let endpoint = &self.authenticator.0.endpoint;
         let agent = endpoint.api_agent(None::<Repeat>, self.clone());
         let repeat = Repeat { bearer: self.clone(), agent };
         endpoint.api_agent(Some(repeat), self.clone())
@@ -283,7 +283,7 @@ impl Middleware for Bearer {
         mut request: Request<SendBody>,
         next: MiddlewareNext,
     ) -> Result<Response<Body>, ureq::Error> {
-        let address = self.authenticator.endpoint().address();
+        let address = &self.authenticator.0.endpoint.address;
         if !address.is_api(request.uri()) || request.headers().contains_key(AUTHORIZATION) {
             return next.handle(request);
         }

@@ -7,7 +7,6 @@ use ureq::typestate::AgentScope;
 
 use crate::authenticator::{Authenticator, Shared};
 use crate::cache::Cache;
-use crate::endpoint::retry::Retrying;
 use crate::endpoint::{Address, Configure, Endpoint};
 use crate::environment::Environment;
 use crate::error::{ConfigError, Error};
@@ -51,7 +50,6 @@ impl Authenticator {
     }
 
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder(environment: Environment) -> Builder {
         Builder {
             environment,
@@ -286,17 +284,16 @@ impl Builder {
             return Err(ConfigError::Capacity);
         }
         let address = Address::new(self.environment.base_url(), &self.token_path)?;
-        let endpoint = Arc::new(Endpoint::new(address, self.configure)?);
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        let source: Box<dyn TokenSource> =
-            Box::new(Retrying { endpoint: Arc::clone(&endpoint), timeout });
+        let endpoint = Arc::new(Endpoint::new(address, self.configure, timeout)?);
+        let source: Box<dyn TokenSource> = Box::new(Arc::clone(&endpoint));
         #[cfg(feature = "store")]
         let source = match self.store {
             None => source,
             Some(store) => Box::new(SharedTokens {
                 store: GuardedStore::new(store, Arc::clone(&self.hook)),
                 origin: source,
-                token_endpoint: endpoint.address().uri().to_string(),
+                token_endpoint: endpoint.address.uri().to_string(),
                 timeout,
                 renew_before: self.renew_before,
                 ledger: Arc::default(),
@@ -319,11 +316,6 @@ impl fmt::Debug for Builder {
         f.debug_struct("Builder")
             .field("environment", &self.environment)
             .field("token_path", &self.token_path)
-            .field("timeout", &self.timeout)
-            .field("retries", &self.retries)
-            .field("renew_before", &self.renew_before)
-            .field("renew_in_background", &self.renew_in_background)
-            .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }
 }

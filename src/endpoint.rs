@@ -29,20 +29,22 @@ use crate::token::Token;
 
 /// The token endpoint, and the API at the same origin.
 pub(crate) struct Endpoint {
-    address: Address,
+    pub(crate) address: Address,
     settings: HttpSettings,
     http: TokenHttp,
+    /// The longest that one call takes, with its retries.
+    timeout: Duration,
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: Address, configure: Configure) -> Result<Self, ConfigError> {
-        let settings = HttpSettings::new(configure);
+    pub(crate) fn new(
+        address: Address,
+        configure: Configure,
+        timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        let settings = HttpSettings { configure, warned: AtomicBool::new(false) };
         let http = settings.token_http(&address)?;
-        Ok(Self { address, settings, http })
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
+        Ok(Self { address, settings, http, timeout })
     }
 
     /// An agent for API calls, with one middleware before the user's and one after them.
@@ -52,7 +54,7 @@ impl Endpoint {
 
     /// Sends one token request and reads the answer. The text of a time-out names the time since
     /// `start`.
-    pub(crate) fn fetch(
+    fn fetch_once(
         &self,
         grant: &Grant,
         timeout: Duration,

@@ -67,7 +67,7 @@ pub enum ConfigError {
 
 /// The error of a [`GrantSource`](super::GrantSource).
 #[derive(Clone, Debug)]
-pub struct GrantError(Arc<dyn std::error::Error + Send + Sync>);
+pub struct GrantError(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
 
 /// Why the token endpoint gave no whole answer.
 ///
@@ -234,17 +234,18 @@ impl TransportError {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |code, description| [code, description].into_iter().flatten();
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Grant(error) => error.fmt(f),
             Self::Transport(error) => error.fmt(f),
             Self::Rejected { status, code, description } => {
                 write!(f, "token request rejected with status {status}")?;
-                write_words(f, code, description)
+                words(code, description).try_for_each(|text| write!(f, ": {text}"))
             }
             Self::Unavailable { status, code, description, retry_after } => {
                 write!(f, "token endpoint unavailable, status {status}")?;
-                write_words(f, code, description)?;
+                words(code, description).try_for_each(|text| write!(f, ": {text}"))?;
                 match retry_after {
                     Some(wait) => write!(f, ": try again in {} s", wait.as_secs_f64().ceil()),
                     None => Ok(()),
@@ -255,26 +256,12 @@ impl fmt::Display for Error {
     }
 }
 
-fn write_words(
-    f: &mut fmt::Formatter<'_>,
-    code: &Option<String>,
-    description: &Option<String>,
-) -> fmt::Result {
-    [code, description].into_iter().flatten().try_for_each(|text| write!(f, ": {text}"))
-}
-
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Grant(error) => error.source(),
             _ => None,
         }
-    }
-}
-
-impl GrantError {
-    pub(crate) fn new(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        Self(error.into())
     }
 }
 

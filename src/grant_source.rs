@@ -58,7 +58,7 @@ impl GrantSource {
     pub(crate) fn read(&self) -> Result<Grant, Error> {
         match &self.0 {
             Kind::Fixed(grant) => Ok(grant.clone()),
-            Kind::Read(read) => read().map_err(|error| Error::Grant(GrantError::new(error))),
+            Kind::Read(read) => read().map_err(|error| Error::Grant(GrantError(error.into()))),
         }
     }
 }

@@ -192,7 +192,7 @@ impl Known {
     ) -> Self {
         match (landing, self) {
             (Landing::Token(token), before) => {
-                Self::Token(Cached::new(token.clone(), before, renew_before, now))
+                Self::Token(Cached::new(token.clone(), &before, renew_before, now))
             }
             (Landing::Failed(error) | Landing::OutOfTime(error), Self::Token(mut cached))
                 if cached.outlasts(error, now) =>
@@ -256,9 +256,9 @@ impl Known {
 }
 
 impl Cached {
-    fn new(token: Token, before: Known, renew_before: Duration, now: Moment) -> Self {
+    fn new(token: Token, before: &Known, renew_before: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
-        let kept = match (&before, before.refusal()) {
+        let kept = match (before, before.refusal()) {
             // A token that was requested before the refusal may have been revoked together with
             // the refused one, so it is no replacement.
             (_, Some(refusal)) if refusal.at.monotonic > lifetime.start().monotonic => {

@@ -153,7 +153,7 @@ fn landed(flight: &Flight) -> Option<Result<Token, Error>> {
 /// The client ids of all that is in the cache, in order.
 fn ids(cache: &Arc<Cache>) -> String {
     let state = cache.lock();
-    let mut ids: Vec<_> = state.entries.keys().map(|grant| grant.client_id()).collect();
+    let mut ids: Vec<_> = state.entries.keys().map(Grant::client_id).collect();
     ids.sort_unstable();
     ids.concat()
 }

@@ -27,9 +27,9 @@ const API_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes agents from the defaults and the user's settings, and checks the result.
 pub(crate) struct HttpSettings {
-    configure: Configure,
+    pub(super) configure: Configure,
     /// Whether probable mistakes have been logged.
-    warned: AtomicBool,
+    pub(super) warned: AtomicBool,
 }
 
 /// The settings of token requests.
@@ -51,10 +51,6 @@ impl TokenHttp {
 }
 
 impl HttpSettings {
-    pub(crate) fn new(configure: Configure) -> Self {
-        Self { configure, warned: AtomicBool::new(false) }
-    }
-
     pub(crate) fn token_http(&self, address: &Address) -> Result<TokenHttp, ConfigError> {
         // Idle connections would hold buffers until the next renewal, and be stale then.
         let config = (self.configure)(defaults(address).max_idle_connections(0))

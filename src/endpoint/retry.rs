@@ -13,21 +13,16 @@ use crate::token::Token;
 /// end this early.
 pub(crate) const NO_TIME: Duration = Duration::from_millis(10);
 
-/// The token endpoint, which is asked again after transient failures.
-pub(crate) struct Retrying {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) timeout: Duration,
-}
-
-impl TokenSource for Retrying {
+impl TokenSource for Arc<Endpoint> {
     fn fetch(&self, request: &TokenRequest<'_>, clock: &dyn Fn() -> Moment) -> Fetched {
-        let outcome = self.request(request, clock);
+        let outcome = self.fetch_with_retries(request, clock);
         Fetched::New { outcome, from_store: false, store_failure: None }
     }
 }
 
-impl Retrying {
-    fn request(
+impl Endpoint {
+    /// Asks for a token, and again after transient failures.
+    fn fetch_with_retries(
         &self,
         request: &TokenRequest<'_>,
         clock: &dyn Fn() -> Moment,
@@ -39,13 +34,13 @@ impl Retrying {
             let remaining = clock().until(request.deadline);
             if remaining.is_zero() {
                 let elapsed = start.until(clock().monotonic);
-                return Err(answer.unwrap_or_else(|| self.endpoint.timed_out(elapsed)));
+                return Err(answer.unwrap_or_else(|| self.timed_out(elapsed)));
             }
             let is_last = retry == request.retries;
             // The first attempt gets half of `timeout`, even if a store has used a part of it.
             let share = if retry == 0 { self.timeout / 2 } else { remaining / 2 };
             let time = if is_last { remaining } else { share.min(remaining) };
-            let error = match self.endpoint.fetch(request.grant, time, start, clock) {
+            let error = match self.fetch_once(request.grant, time, start, clock) {
                 Ok(token) => return Ok(token),
                 Err(error) => error,
             };

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
 use std::io::{self, ErrorKind, Write};
 #[cfg(unix)]
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::store::{Lease, StoreError, Stored, TokenStore};
 
 /// The age at which a half-written file of a killed process is removed.
 const ABANDONED: Duration = Duration::from_secs(60);
+const TEMPORARY: &str = ".tmp";
 
 /// A [`TokenStore`] in a directory, for the processes of one machine.
 ///
@@ -23,8 +24,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// the token expires. The example `print_token` uses it.
 ///
 /// The directory is created when it is first needed, on Unix for its owner only (mode 0700, whatever
-/// the umask). A directory that exists keeps its mode. It should belong to one program and be on a
-/// local disk. Each grant has two small files, on Unix of mode 0600: the encrypted token, and a file
+/// the umask). A directory that exists keeps its mode, but is refused if other users may write to it
+/// (mode `o+w`). It should belong to one program and be on a local disk. Each grant has two small files, on Unix of mode 0600: the encrypted token, and a file
 /// to be locked. A token is written to a temporary file that is then renamed, so that nobody reads
 /// half a token. A file that is truncated, foreign or of another version counts as missing, and the
 /// next save replaces it. The lease is a lock of the operating system. The lock ends when the lease
@@ -45,6 +46,17 @@ impl FileStore {
         Self { directory: directory.into() }
     }
 
+    /// Does some work on the file of a key. Errors name the directory.
+    fn on_file<T>(
+        &self,
+        key: &str,
+        work: impl FnOnce(PathBuf) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.path(key).and_then(work).map_err(|error| {
+            format!("token directory '{}': {error}", self.directory.display()).into()
+        })
+    }
+
     fn path(&self, key: &str) -> io::Result<PathBuf> {
         let invalid = |reason| Err(io::Error::new(ErrorKind::InvalidInput, reason));
         if self.directory.as_os_str().is_empty() {
@@ -53,71 +65,11 @@ impl FileStore {
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return invalid("a key names a file: it must be ASCII letters and digits");
         }
+        #[cfg(unix)]
+        if fs::metadata(&self.directory).is_ok_and(|data| data.permissions().mode() & 0o002 != 0) {
+            return invalid("other users may write to it: take that right away (chmod o-w)");
+        }
         Ok(self.directory.join(key))
-    }
-
-    fn read(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
-        let path = self.path(key)?;
-        let file = fs::symlink_metadata(&path).and_then(|metadata| {
-            // A link is not followed, and a pipe would block its reader.
-            if metadata.is_file() { File::open(&path).map(Some) } else { Ok(None) }
-        });
-        let mut buffer = vec![0; MAX_SEALED + 1];
-        let file = if_there(file)?.flatten();
-        file.map(|file| Ok(read::until_full(file, &mut buffer)?.to_vec())).transpose()
-    }
-
-    fn save_file(&self, key: &str, sealed: &[u8]) -> io::Result<()> {
-        let path = self.path(key)?;
-        make_directory(&self.directory)?;
-        self.remove_abandoned(key);
-        let temporary = temporary(&path);
-        let saved = create(&temporary)
-            .and_then(|mut file| file.write_all(sealed))
-            .and_then(|()| fs::rename(&temporary, &path));
-        if saved.is_err() {
-            let _ = fs::remove_file(temporary);
-        }
-        saved
-    }
-
-    fn remove_file(&self, key: &str, sealed: &[u8]) -> io::Result<()> {
-        if self.read(key)?.as_deref() != Some(sealed) {
-            return Ok(());
-        }
-        // Moved away before the second look, so that no process can save in between.
-        let path = self.path(key)?;
-        let temporary = temporary(&path);
-        if_there(fs::rename(&path, &temporary))?;
-        // Another process may have removed the file, because an old temporary file counts as
-        // abandoned.
-        if if_there(fs::read(&temporary))?.is_some_and(|found| found != sealed) {
-            // A newer token goes back to its place, unless an even newer one is there.
-            let _ = fs::hard_link(&temporary, &path);
-        }
-        if_there(fs::remove_file(temporary)).map(|_| ())
-    }
-
-    fn lock(&self, key: &str) -> io::Result<Option<Lease>> {
-        let path = self.path(key)?.with_extension("lock");
-        make_directory(&self.directory)?;
-        let file = match create(&path) {
-            // Opened for writing too, because NFS locks only such files.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let opened = OpenOptions::new().read(true).write(true).open(path);
-                // A lock file that was deleted in between counts as held.
-                let Some(file) = if_there(opened)? else { return Ok(None) };
-                file
-            }
-            file => file?,
-        };
-        Ok(match file.try_lock() {
-            // Unlock explicitly: a forked child keeps the file open, so closing it here would not
-            // release the lock.
-            Ok(()) => Some(Lease::new(move || _ = file.unlock())),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Error(_)) => Some(Lease::none()),
-        })
     }
 
     /// Removes the temporary files of processes that died while they saved.
@@ -125,35 +77,69 @@ impl FileStore {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-            if name.starts_with(key) && name.ends_with(".tmp") && age() > Some(ABANDONED) {
+            if name.starts_with(key) && name.ends_with(TEMPORARY) && age() > Some(ABANDONED) {
                 let _ = fs::remove_file(entry.path());
             }
         }
-    }
-
-    fn named<T>(&self, outcome: io::Result<T>) -> Result<T, StoreError> {
-        outcome.map_err(|error| {
-            format!("token directory '{}': {error}", self.directory.display()).into()
-        })
     }
 }
 
 impl TokenStore for FileStore {
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError> {
-        let sealed = self.named(self.read(key))?;
-        Ok(sealed.map(Stored::new))
+        self.on_file(key, |path| Ok(read(&path)?.map(Stored::new)))
     }
 
     fn save(&self, key: &str, sealed: &[u8], _: Duration) -> Result<(), StoreError> {
-        self.named(self.save_file(key, sealed))
+        self.on_file(key, |path| {
+            make_directory(&self.directory)?;
+            self.remove_abandoned(key);
+            let temporary = temporary(&path);
+            let saved = create(&temporary)
+                .and_then(|mut file| file.write_all(sealed))
+                .and_then(|()| fs::rename(&temporary, &path));
+            if saved.is_err() {
+                let _ = fs::remove_file(temporary);
+            }
+            saved
+        })
     }
 
     fn remove(&self, key: &str, sealed: &[u8]) -> Result<(), StoreError> {
-        self.named(self.remove_file(key, sealed))
+        self.on_file(key, |path| {
+            if read(&path)?.as_deref() != Some(sealed) {
+                return Ok(());
+            }
+            // Moved away before the second look, so that no process can save in between.
+            let temporary = temporary(&path);
+            if_there(fs::rename(&path, &temporary))?;
+            // Another process may have removed the file, because an old temporary file counts as
+            // abandoned.
+            if read(&temporary)?.is_some_and(|found| found != sealed) {
+                // A newer token goes back to its place, unless an even newer one is there.
+                let _ = fs::hard_link(&temporary, &path);
+            }
+            if_there(fs::remove_file(temporary)).map(|_| ())
+        })
     }
 
     fn lease(&self, key: &str, _: Duration) -> Result<Option<Lease>, StoreError> {
-        self.named(self.lock(key))
+        self.on_file(key, |path| {
+            let path = path.with_extension("lock");
+            make_directory(&self.directory)?;
+            let file = match create(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => open(&path)?,
+                created => Some(created?),
+            };
+            // A lock file that was deleted in between counts as held.
+            let Some(file) = file else { return Ok(None) };
+            Ok(match file.try_lock() {
+                // Unlock explicitly: a forked child keeps the file open, so closing it here would
+                // not release the lock.
+                Ok(()) => Some(Lease::new(move || _ = file.unlock())),
+                Err(TryLockError::WouldBlock) => None,
+                Err(TryLockError::Error(_)) => Some(Lease::none()),
+            })
+        })
     }
 }
 
@@ -161,7 +147,7 @@ impl TokenStore for FileStore {
 /// which have the same random numbers.
 fn temporary(path: &Path) -> PathBuf {
     let (process, random) = (process::id(), RandomState::new().hash_one(()));
-    path.with_extension(format!("{process:x}-{random:016x}.tmp"))
+    path.with_extension(format!("{process:x}-{random:016x}{TEMPORARY}"))
 }
 
 /// Turns `NotFound` into `None`.
@@ -170,6 +156,27 @@ fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         outcome => outcome.map(Some),
     }
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; MAX_SEALED + 1];
+    let file = open(path)?;
+    file.map(|file| Ok(read::until_full(file, &mut buffer)?.to_vec())).transpose()
+}
+
+/// Opens a regular file; `None` if there is none. Checks the file after opening it, so that nobody
+/// can swap in a link or a pipe. Opened for writing too, because a pipe would block its reader, and
+/// because NFS locks only such files.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    let (Some(file), Some(named)) = (if_there(opened)?, if_there(fs::symlink_metadata(path))?)
+    else {
+        return Ok(None);
+    };
+    let is_regular = named.is_file() && file.metadata()?.is_file();
+    #[cfg(unix)]
+    let is_regular = is_regular && file.metadata()?.ino() == named.ino();
+    Ok(Some(file).filter(|_| is_regular))
 }
 
 /// Creates a file for its owner only. Neither opens a file that exists nor follows a link.
