@@ -168,15 +168,22 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// can swap in a link or a pipe. Opened for writing too, because a pipe would block its reader, and
 /// because NFS locks only such files.
 fn open(path: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new().read(true).write(true).open(path);
-    let (Some(file), Some(named)) = (if_there(opened)?, if_there(fs::symlink_metadata(path))?)
-    else {
-        return Ok(None);
-    };
-    let is_regular = named.is_file() && file.metadata()?.is_file();
-    #[cfg(unix)]
-    let is_regular = is_regular && file.metadata()?.ino() == named.ino();
-    Ok(Some(file).filter(|_| is_regular))
+    // Another process may replace the file between the two looks.
+    for _ in 0..100 {
+        let opened = if_there(OpenOptions::new().read(true).write(true).open(path))?;
+        let named = if_there(fs::symlink_metadata(path))?;
+        let (Some(file), Some(named)) = (opened, named) else { return Ok(None) };
+        let opened = file.metadata()?;
+        if !named.is_file() || !opened.is_file() {
+            break;
+        }
+        #[cfg(unix)]
+        if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+            continue;
+        }
+        return Ok(Some(file));
+    }
+    Ok(None)
 }
 
 /// Creates a file for its owner only. Neither opens a file that exists nor follows a link.
