@@ -120,8 +120,16 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
     const CHILD: &str = "WESEEDO_AUTH_UNVERIFIED";
-    const PROXIES: [&str; 6] =
-        ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    const PROXIES: [&str; 8] = [
+        "ALL_PROXY",
+        "all_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "NO_PROXY",
+        "no_proxy",
+    ];
     if let Ok(is_unverified) = env::var(CHILD) {
         log::set_logger(&RECORDER).unwrap();
         log::set_max_level(LevelFilter::Warn);
@@ -147,6 +155,13 @@ fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
     } else {
         vec!["ALL_PROXY is not used: SOCKS needs the feature socks-proxy of weseedo-auth"]
     };
+    let useless = |entry: &str| -> &str {
+        format!(
+            "NO_PROXY: the entry {entry:?} matches no host: an entry is a host, .domain or \
+             *.domain, without white space, port or network"
+        )
+        .leak()
+    };
     let malformed = "is not used: it is no proxy's URL, such as http://proxy.example:3128";
     for (variables, is_unverified, warnings) in [
         (vec![], "no", vec![]),
@@ -157,6 +172,12 @@ fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
         ),
         (vec![("ALL_PROXY", socks), ("https_proxy", "http://127.0.0.1:1")], "no", socks_warning),
         (vec![("https_proxy", "http://127.0.0.1:1"), ("HTTP_PROXY", ":")], "no", vec![]),
+        (
+            vec![("https_proxy", "http://127.0.0.1:1"), ("NO_PROXY", "a,*.b,.c,[::1], d,e:1,f/8")],
+            "no",
+            [" d", "e:1", "f/8"].map(|entry| useless(entry)).to_vec(),
+        ),
+        (vec![("NO_PROXY", " d")], "no", vec![]),
         (
             vec![("ALL_PROXY", "jan:hunter2@"), ("HTTPS_PROXY", "")],
             "no",

@@ -351,3 +351,40 @@ fn at_most_32_renewals_run_at_the_same_time() {
         server.connections() == 40 + 40
     });
 }
+
+/// A source that has another grant once.
+#[derive(Clone)]
+struct Rotation {
+    authenticator: Authenticator,
+    next: Grant,
+    clock: TestClock,
+}
+
+impl Recovery for Rotation {
+    fn recover(&self, rejected: &Grant) -> Option<Result<Token, Error>> {
+        assert_ne!(*rejected, self.next);
+        let clock = self.clock.clone();
+        Some(self.authenticator.get_token_by(&self.next, move || clock.now(), &()))
+    }
+}
+
+#[test]
+fn rejected_renewal_goes_on_with_another_grant_at_once() {
+    let server = Server::answering(|n| match n {
+        1 => answer("401 No", "", ""),
+        n => token_for_an_hour(&format!("t{n}")),
+    });
+    let world = World::at(server, Arc::default(), |builder| builder);
+    let next = Grant::client_credentials("id", "next");
+    let (authenticator, clock) = (world.authenticator.clone(), world.clock.clone());
+    let rotation = Rotation { authenticator, next: next.clone(), clock: clock.clone() };
+    let get = || {
+        let clock = clock.clone();
+        world.authenticator.get_token_by(&world.grant, move || clock.now(), &rotation).unwrap()
+    };
+    get();
+    clock.advance(HOUR - MINUTE, HOUR - MINUTE);
+    assert_eq!(get().access_token(), "t0", "the caller doesn't wait for the other grant");
+    wait_until(|| world.authenticator.0.cache.status(&next, clock.now()).remaining.is_some());
+    assert_eq!(world.server.connections(), 3);
+}

@@ -209,6 +209,8 @@ fn warn_of_probable_mistakes(config: &Config) {
     }
     if config.proxy().is_none_or(Proxy::is_from_env) {
         warn_of_unusable_proxies();
+    }
+    if config.proxy().is_some_and(Proxy::is_from_env) {
         warn_of_useless_exceptions();
     }
 }

@@ -144,3 +144,61 @@ impl<In: Transport> Drop for LayeredTransport<In> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ureq::unversioned::transport::LazyBuffers;
+
+    use super::*;
+
+    /// A connection that is always open.
+    #[derive(Debug)]
+    struct Open(LazyBuffers);
+
+    impl Transport for Open {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.0
+        }
+
+        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+            Ok(true)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    fn transport(process: u32) -> LayeredTransport<Open> {
+        let (inner, uri) = (Open(LazyBuffers::new(1, 1)), Uri::from_static("http://localhost/"));
+        LayeredTransport { inner, uri, process, budget: None, used: 0 }
+    }
+
+    #[test]
+    fn connection_of_another_process_is_not_used() {
+        assert!(transport(process::id()).is_open());
+        assert!(!transport(process::id() + 1).is_open());
+    }
+
+    #[test]
+    fn time_out_that_is_given_again_ends() {
+        let mut transport = transport(process::id());
+        let timeout = |millis| NextTimeout {
+            after: Duration::from_millis(millis),
+            reason: ureq::Timeout::Connect,
+            ..NextTimeout::default()
+        };
+        let start = Instant::now();
+        while transport.await_input(timeout(50)).is_ok() {
+            assert!(start.elapsed() < std::time::Duration::from_secs(20));
+        }
+        assert!(start.elapsed() >= std::time::Duration::from_millis(50));
+        assert!(transport.await_input(timeout(51)).is_ok(), "another time-out");
+        assert!(transport.await_input(NextTimeout::default()).is_ok());
+        assert!(transport.await_input(timeout(50)).is_ok());
+    }
+}

@@ -11,6 +11,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How long a stored token stays valid: the least of the store's value, the end by this machine's
 /// wall clock, and the whole lifetime. Clocks that disagree can shorten this, and never prolong it.
+///
+/// If only the wall clock can tell, and the token seems to come from the future, nothing remains:
+/// this machine's clock was set back after the fetch.
 pub(crate) fn remaining(
     fetched: SystemTime,
     lifetime: Duration,
@@ -19,7 +22,9 @@ pub(crate) fn remaining(
 ) -> Duration {
     let end = fetched.checked_add(lifetime);
     let by_wall = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
-    by_wall.min(lifetime).min(by_store.unwrap_or(lifetime))
+    let is_from_future = by_wall > lifetime;
+    let by_store = by_store.unwrap_or(if is_from_future { Duration::ZERO } else { lifetime });
+    by_wall.min(lifetime).min(by_store)
 }
 
 /// Whether a stored token is used. A renewal uses the token only if it outlasts the current one and
@@ -73,7 +78,8 @@ mod tests {
         assert_eq!(remaining(fetched, life, Some(MINUTE * 30), at(20)), MINUTE * 30);
         assert_eq!(remaining(fetched, life, Some(MINUTE * 50), at(20)), MINUTE * 40);
         assert_eq!(remaining(fetched, life, None, at(60)), Duration::ZERO);
-        assert_eq!(remaining(fetched, life, None, fetched - MINUTE * 600), life);
+        assert_eq!(remaining(fetched, life, None, fetched), life);
+        assert_eq!(remaining(fetched, life, None, fetched - MINUTE), Duration::ZERO);
         assert_eq!(remaining(fetched, life, Some(MINUTE * 600), fetched - MINUTE * 600), life);
         assert_eq!(remaining(fetched, Duration::MAX, None, at(0)), Duration::ZERO);
     }

@@ -181,6 +181,22 @@ fn tls_that_is_not_compiled_in_is_refused() {
 }
 
 #[test]
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn roots_without_a_certificate_are_refused() {
+    use weseedo_auth::ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+    let roots = |certificates: Vec<Certificate<'static>>| {
+        let tls = TlsConfig::builder().root_certs(RootCerts::from(certificates)).build();
+        builder("https://api.example").http(move |http| http.tls_config(tls.clone()))
+    };
+    let text = "HTTP settings: the root certificates hold no certificate: read a PEM file with \
+                ureq::tls::parse_pem";
+    assert_eq!(refused(roots(Vec::new())).to_string(), text);
+    let pem = Certificate::from_der(b"-----BEGIN CERTIFICATE-----").to_owned();
+    assert_eq!(refused(roots(vec![pem])).to_string(), text);
+}
+
+#[test]
 fn plain_http_goes_through_no_proxy_elsewhere() {
     let proxied = |proxy: &'static str| {
         builder("http://localhost").http(move |http| http.proxy(Proxy::new(proxy).ok()))

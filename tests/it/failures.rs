@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use weseedo_auth::ureq::Proxy;
-use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token};
+use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token, ureq};
 
 use crate::support::{
     DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, stall, token_answer,
@@ -119,8 +119,10 @@ fn dead_proxy_is_named() {
 
 #[test]
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn proxy_that_wants_to_know_who_asks_is_not_asked_again() {
-    for (status, is_transient) in [("407 Who?", false), ("503 Busy", true)] {
+fn proxy_that_refuses_is_not_asked_again() {
+    for (status, is_transient) in
+        [("407 Who?", false), ("403 No", false), ("429 Wait", true), ("503 Busy", true)]
+    {
         let proxy = Server::answering(move |_| answer(status, "", ""));
         let port = proxy.base_url.rsplit(':').next().unwrap().parse().unwrap();
         let error = behind_proxy(port).get_token(&grant()).unwrap_err();
@@ -129,6 +131,31 @@ fn proxy_that_wants_to_know_who_asks_is_not_asked_again() {
         assert!(error.to_string().contains(&status[..3]), "{error}");
         assert_eq!(proxy.connections(), 1 + usize::from(is_transient));
     }
+}
+
+#[test]
+#[cfg(all(feature = "wipe", any(feature = "rustls", feature = "native-tls")))]
+fn deadline_holds_while_a_proxy_answers_byte_by_byte() {
+    let proxy = Server::start(|_, mut stream| {
+        read_request(&mut stream);
+        for byte in b"HTTP/1.1 200 OK\r\nX: y\r\n".iter().cycle() {
+            sleep(Duration::from_millis(100));
+            if stream.write_all(&[*byte]).is_err() {
+                break;
+            }
+        }
+    });
+    let url = proxy.base_url.clone();
+    let environment = Environment::Custom("https://weseedo-auth.invalid".to_owned());
+    let builder = Authenticator::builder(environment).timeout(TIMEOUT);
+    let builder =
+        builder.http(move |http| http.proxy(Proxy::new(&url).ok()).timeout_connect(Some(TIMEOUT)));
+    let authenticator = builder.build().unwrap();
+    assert_not_reached(&authenticator, TIMEOUT + MARGIN);
+    let start = Instant::now();
+    let request = ureq::Agent::get(&authenticator.agent(grant()), "https://elsewhere.invalid/");
+    request.call().unwrap_err();
+    assert!(start.elapsed() < TIMEOUT + MARGIN, "{:?}", start.elapsed());
 }
 
 #[test]

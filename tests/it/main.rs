@@ -13,6 +13,7 @@ mod hostile;
 mod memory_store;
 #[cfg(all(feature = "store", unix))]
 mod redis;
+mod refused;
 mod rotation;
 #[cfg(feature = "store")]
 mod store;

@@ -164,3 +164,37 @@ fn source_that_blocks_keeps_nobody_else() {
         blocked.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn source_that_gives_one_rejected_grant_after_the_other_is_left_alone() {
+    let world = World::new();
+    let (agent, _) = world.agent(|n| Ok(grant(&format!("wrong {n}"))));
+    for _ in 0..50 {
+        world.call(&agent).unwrap_err();
+    }
+    let requests = world.token_requests.load(Ordering::SeqCst);
+    assert!(requests <= 8, "{requests} token requests for 50 calls");
+}
+
+#[test]
+fn rotation_that_succeeds_is_no_failed_event() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let ours = Arc::clone(&events);
+    let server = Server::answering(|n| match n {
+        0 => answer("401 No", "", ""),
+        _ => token_answer("t", HOUR),
+    });
+    let builder =
+        server.builder().on_event(move |event| ours.lock().unwrap().push(format!("{event:?}")));
+    let reads = AtomicUsize::new(0);
+    let source = GrantSource::new(move || {
+        Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
+    });
+    let bearer = builder.build().unwrap().bearer(source);
+    assert!(bearer.status().remaining.is_none());
+    bearer.token().unwrap();
+    let events = events.lock().unwrap();
+    assert!(events.len() == 1 && events[0].starts_with("Obtained"), "{events:?}");
+    let status = bearer.status();
+    assert!(status.remaining.is_some() && status.last_error.is_none(), "of the new grant");
+}

@@ -278,6 +278,36 @@ fn what_a_killed_process_left_is_cleared_away() {
 }
 
 #[test]
+#[cfg(unix)]
+fn directory_that_others_may_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (server, directory) = (server(), Directory::new());
+    fs::create_dir(&directory.0).unwrap();
+    for (mode, is_refused) in [(0o777, true), (0o1777, true), (0o702, true), (0o770, false)] {
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).unwrap();
+        let (reported, _) = another_process(&server, &directory.0);
+        let reason = "other users may write to it: take that right away (chmod o-w)";
+        assert_eq!(reported.ends_with(reason), is_refused, "{mode:o}: {reported}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn lock_that_is_a_pipe_or_a_link_delays_nobody() {
+    let directory = Directory::new();
+    fs::create_dir(&directory.0).unwrap();
+    let lock = directory.0.join("key.lock");
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    assert!(directory.store().lease("key", HOUR).unwrap().is_none());
+    fs::remove_file(&lock).unwrap();
+    let elsewhere = directory.0.join("elsewhere");
+    fs::write(&elsewhere, "").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &lock).unwrap();
+    assert!(directory.store().lease("key", HOUR).unwrap().is_none());
+}
+
+#[test]
 fn key_that_is_no_file_name_is_refused() {
     let directory = Directory::new();
     let store = directory.store();

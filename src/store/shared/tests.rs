@@ -27,6 +27,7 @@ struct World {
     /// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
     server: Server,
     store: MemoryStore,
+    start: Moment,
 }
 
 struct Process {
@@ -42,7 +43,11 @@ impl World {
     }
 
     fn answering(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
-        Self { server: Server::answering(answer), store: MemoryStore::default() }
+        Self {
+            server: Server::answering(answer),
+            store: MemoryStore::default(),
+            start: Moment::now(),
+        }
     }
 
     /// A process in which the caller renews.
@@ -67,6 +72,7 @@ impl World {
             });
         });
         let clock = TestClock::new();
+        clock.set(self.start);
         let grant = Grant::client_credentials("id", "s3cr3t");
         Process { authenticator: set(builder).build().unwrap(), grant, clock, reported }
     }
@@ -447,19 +453,26 @@ fn garbage_is_a_token_that_is_not_there_and_is_replaced() {
 fn clocks_that_disagree_prolong_nothing() {
     let world = World::new();
     world.process().get();
-    // Here it is a year earlier than where it was fetched.
+    let (key, value) = world.store.value();
+    let set_clock = |process: &Process, wall| {
+        let now = process.clock.now();
+        process.clock.set(Moment { wall, ..now });
+    };
+    // The clock was set back after the fetch, and the store has none of its own.
     let process = world.process();
-    let now = process.clock.now();
-    process.clock.set(Moment { wall: now.wall - YEAR, ..now });
+    set_clock(&process, process.clock.now().wall - YEAR);
+    assert_eq!(process.get(), "t1");
+
+    // A store with a clock says that the token is still valid.
+    world.store.put(&key, value.with_remaining(MINUTE * 50));
+    let process = world.process();
+    set_clock(&process, process.clock.now().wall - YEAR);
     let token = process.token().unwrap();
     assert_eq!(token.access_token(), "t0");
-    assert_eq!(token.lifetime().remaining(process.clock.now()), HOUR, "and not a second more");
-    assert_eq!(process.get_after(HOUR), "t1");
+    assert_eq!(token.lifetime().remaining(process.clock.now()), MINUTE * 50);
 
-    // Here it is a year later.
     let process = world.process();
-    let now = process.clock.now();
-    process.clock.set(Moment { wall: now.wall + YEAR, ..now });
+    set_clock(&process, process.clock.now().wall + YEAR);
     assert_eq!(process.get(), "t2");
 }
 
