@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, info, warn};
 
 use crate::background;
 use crate::cache::{Cache, Claim, Landing, Lead, Waited};
@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::endpoint::retry::NO_TIME;
 use crate::error::{ConfigError, Error};
-use crate::event::{Event, Hook};
+use crate::event::{Event, Hook, LOG};
 use crate::grant::Grant;
 use crate::source::{Fetched, TokenRequest, TokenSource};
 use crate::status::Status;
@@ -185,6 +185,7 @@ impl Authenticator {
             Fetched::LeftToAnotherProcess(token) => return Ok(token),
         };
         let now = clock();
+        let had_failed = self.0.cache.status(request.grant, now).last_error.is_some();
         let served = lead.land(landing(&outcome, request, now), now);
         let recovered = match &outcome {
             Err(Error::Rejected { .. }) => recovery.recover(request.grant),
@@ -192,7 +193,12 @@ impl Authenticator {
         };
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
-            self.report(request, &outcome, from_store, served.as_ref(), start, now);
+            let elapsed = start.until(now.monotonic);
+            self.report(request, &outcome, from_store, served.as_ref(), elapsed, now);
+            if had_failed && outcome.is_ok() {
+                let client_id = request.grant.client_id();
+                info!(target: LOG, "client {client_id:?}: tokens can be had again");
+            }
         }
         if let Some(error) = store_failure {
             let client_id = request.grant.client_id();
@@ -201,7 +207,7 @@ impl Authenticator {
         recovered.unwrap_or_else(|| served.map_or(outcome, Ok))
     }
 
-    /// Logs a failed renewal and calls the event hook. Runs after the landing, so a slow hook delays
+    /// Logs the outcome and calls the event hook. Runs after the landing, so a slow hook delays
     /// only this thread.
     fn report(
         &self,
@@ -209,19 +215,24 @@ impl Authenticator {
         outcome: &Result<Token, Error>,
         from_store: bool,
         served: Option<&Token>,
-        start: Moment,
+        elapsed: Duration,
         now: Moment,
     ) {
-        let (client_id, elapsed) = (request.grant.client_id(), start.until(now.monotonic));
-        let renewal = request.current.is_some();
+        let (client_id, renewal) = (request.grant.client_id(), request.current.is_some());
         let event = match outcome {
             Ok(token) => {
                 let lifetime = token.lifetime().length();
+                let origin = if from_store { "store" } else { "endpoint" };
+                debug!(
+                    target: LOG,
+                    "client {client_id:?}: obtained a token from the {origin}, valid for {lifetime:.0?}"
+                );
                 Event::Obtained { client_id, renewal, from_store, elapsed, lifetime }
             }
             Err(error) => {
                 if renewal {
                     warn!(
+                        target: LOG,
                         "client {client_id:?}: the renewal failed, and the current token stays in \
                          use until it expires: {error}"
                     );
@@ -256,9 +267,10 @@ impl Authenticator {
         // Before the event hook, which may panic: other processes must not find the token either.
         self.0.source.remove(grant, token, now);
         let (client_id, age) = (grant.client_id(), refusal.age);
-        warn!("client {client_id:?}: the API refused a token that had arrived {age:.1?} ago");
+        warn!(target: LOG, "client {client_id:?}: the API refused a token, {age:.1?} old");
         if refusal.early_refusals >= 3 {
             warn!(
+                target: LOG,
                 "client {client_id:?}: {} tokens in a row were refused early: either another \
                  process fetches tokens with the same credentials and the server revokes the older \
                  ones (share tokens through a store, or use a client for each process), or the \
@@ -340,6 +352,7 @@ impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticator")
             .field("token_endpoint", &format_args!("{}", self.0.endpoint.address.uri()))
+            .field("cached_tokens", &self.0.cache.tokens())
             .finish_non_exhaustive()
     }
 }

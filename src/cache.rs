@@ -134,6 +134,11 @@ impl Cache {
         self.lock().entries.get(grant).map_or(Status::UNKNOWN, |entry| entry.status(now))
     }
 
+    /// The number of cached tokens.
+    pub(crate) fn tokens(&self) -> usize {
+        self.lock().tokens.len()
+    }
+
     /// Drops everything about a grant. A flight goes on for its waiters, but doesn't fill the cache.
     pub(crate) fn forget(&self, grant: &Grant) {
         let mut state = self.lock();

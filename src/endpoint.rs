@@ -23,6 +23,7 @@ pub(crate) use crate::endpoint::http::Configure;
 use crate::endpoint::http::{HttpSettings, TokenHttp, warn_once};
 use crate::endpoint::response::MAX_BODY;
 use crate::error::{ConfigError, Error, InvalidResponse, TransportError};
+use crate::event::LOG;
 use crate::grant::Grant;
 use crate::read;
 use crate::token::Token;
@@ -63,7 +64,7 @@ impl Endpoint {
     ) -> Result<Token, Error> {
         warn_of_traced_secrets();
         let uri = self.address.uri();
-        debug!("asking {uri} for a token, client {:?}", grant.client_id());
+        debug!(target: LOG, "client {:?}: requesting a token from {uri}", grant.client_id());
         let own = self.http.config.timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
         let unreached = |error| self.unreached(error, start.until(clock().monotonic));
@@ -152,6 +153,7 @@ fn warn_of_traced_secrets() {
     if log_enabled!(target: "ureq_proto", Level::Trace) {
         warn_once(&REPORTED, || {
             warn!(
+                target: LOG,
                 "the log shows access tokens: ureq_proto is logged at trace, set the filter \
                  ureq_proto=debug"
             );

@@ -1,4 +1,7 @@
 use std::fmt;
+use std::str::FromStr;
+
+use crate::error::ConfigError;
 
 /// A WeSeeDo environment: where the token endpoint and the API stand.
 ///
@@ -31,6 +34,31 @@ impl Environment {
     }
 }
 
+impl FromStr for Environment {
+    type Err = ConfigError;
+
+    /// Reads `sandbox`, `production` or a URL.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        match text {
+            "sandbox" => Ok(Self::Sandbox),
+            "production" => Ok(Self::Production),
+            url if url.contains("://") => Ok(Self::Custom(url.to_owned())),
+            _ => Err(ConfigError::BaseUrl("must be sandbox, production or a URL")),
+        }
+    }
+}
+
+impl fmt::Display for Environment {
+    /// Writes the text that [`FromStr`] reads, without user info.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sandbox => "sandbox",
+            Self::Production => "production",
+            Self::Custom(url) => url.rsplit_once('@').map_or(url, |(_, host)| host),
+        })
+    }
+}
+
 impl fmt::Debug for Environment {
     /// Leaves user info out: a URL that holds a password is refused later, but may be printed
     /// before.
@@ -59,9 +87,23 @@ mod tests {
     }
 
     #[test]
+    fn text_names_an_environment() {
+        for text in ["sandbox", "production", "https://a.example/b"] {
+            assert_eq!(text.parse::<Environment>().unwrap().to_string(), text);
+        }
+        assert_eq!("sandbox".parse(), Ok(Environment::Sandbox));
+        assert_eq!("production".parse(), Ok(Environment::Production));
+        for text in ["", "Sandbox", "acceptance", "api.weseedo.nl"] {
+            let error = text.parse::<Environment>().unwrap_err();
+            assert_eq!(error.to_string(), "base URL: must be sandbox, production or a URL");
+        }
+    }
+
+    #[test]
     fn debug_hides_user_info() {
         let secret = Environment::Custom("https://user:s3cr3t@a.example".into());
         assert_eq!(format!("{secret:?}"), "Custom(..)");
+        assert_eq!(secret.to_string(), "a.example");
         let plain = Environment::Custom("https://a.example".into());
         assert_eq!(format!("{plain:?}"), "Custom(\"https://a.example\")");
     }

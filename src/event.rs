@@ -6,6 +6,9 @@ use crate::error::Error;
 /// The error of a [`TokenStore`](super::TokenStore).
 pub type StoreError = Box<dyn StdError + Send + Sync>;
 
+/// The target of all log records.
+pub(crate) const LOG: &str = "weseedo_auth";
+
 /// The hook of [`Builder::on_event`](super::Builder::on_event).
 pub(crate) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 

@@ -47,6 +47,13 @@ impl GrantSource {
         Self(Kind::Read(Arc::new(read)))
     }
 
+    /// Creates a source that reads environment variables, as [`Grant::from_env`] does. A file is read
+    /// again each time, so a secret that was replaced there needs no code.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::new(|| Ok(Grant::from_env()?))
+    }
+
     /// The grant, if it never changes.
     pub(crate) fn fixed(&self) -> Option<Grant> {
         match &self.0 {
@@ -58,7 +65,10 @@ impl GrantSource {
     pub(crate) fn read(&self) -> Result<Grant, Error> {
         match &self.0 {
             Kind::Fixed(grant) => Ok(grant.clone()),
-            Kind::Read(read) => read().map_err(|error| Error::Grant(GrantError(error.into()))),
+            Kind::Read(read) => read().map_err(|error| match error.downcast() {
+                Ok(error) => *error,
+                Err(error) => Error::Grant(GrantError(error.into())),
+            }),
         }
     }
 }

@@ -260,6 +260,7 @@
 //! - A wrong token type, a missing field and the like are told by [`InvalidResponse`].
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 #![cfg_attr(test, allow(clippy::unchecked_time_subtraction, reason = "a panic fails the test"))]
 
@@ -274,6 +275,7 @@ mod endpoint;
 mod environment;
 mod error;
 mod event;
+mod from_env;
 mod grant;
 mod grant_source;
 mod jitter;

@@ -13,6 +13,7 @@ use crate::endpoint::address::{Address, is_loopback};
 #[cfg(feature = "wipe")]
 use crate::endpoint::transport;
 use crate::error::{ConfigError, Error};
+use crate::event::LOG;
 
 /// The function of `Builder::http`.
 pub(crate) type Configure =
@@ -205,7 +206,7 @@ fn check_tls(tls: &ureq::tls::TlsConfig) -> Result<(), ConfigError> {
 fn warn_of_probable_mistakes(config: &Config) {
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     if config.tls_config().disable_verification() {
-        warn!("certificates are not verified: any server that answers gets the credentials");
+        warn!(target: LOG, "certificates are not verified: any server that answers gets the credentials");
     }
     if config.proxy().is_none_or(Proxy::is_from_env) {
         warn_of_unusable_proxies();
@@ -222,11 +223,11 @@ fn warn_of_unusable_proxies() {
     {
         let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { continue };
         let Some(Ok(proxy)) = value.to_str().map(Proxy::new) else {
-            warn!("{name} is not used: it is no proxy's URL, such as http://proxy.example:3128");
+            warn!(target: LOG, "{name} is not used: it is no proxy's URL, such as http://proxy.example:3128");
             continue;
         };
         if is_unsupported(&proxy) {
-            warn!("{name} is not used: SOCKS needs the feature socks-proxy of weseedo-auth");
+            warn!(target: LOG, "{name} is not used: SOCKS needs the feature socks-proxy of weseedo-auth");
         }
         return;
     }
@@ -239,6 +240,7 @@ fn warn_of_useless_exceptions() {
         let has_port = entry.contains(':') && !entry.ends_with(']');
         if has_port || entry.contains('/') || entry.contains(char::is_whitespace) {
             warn!(
+                target: LOG,
                 "NO_PROXY: the entry {entry:?} matches no host: an entry is a host, .domain or \
                  *.domain, without white space, port or network"
             );

@@ -96,7 +96,7 @@ impl Private<'_> {
                 || spelled.iter().any(|letter| {
                     steps.iter().any(|(first, step)| {
                         let words = words(text).skip(*first).step_by(*step);
-                        shows(&kinds[0], view(words.filter_map(letter), &kinds[0]))
+                        shows(&kinds[0], view(words.filter_map(letter), kinds[0]))
                     })
                 })
         })

@@ -6,7 +6,7 @@ use log::warn;
 
 use crate::background;
 use crate::clock::Moment;
-use crate::event::{Event, Hook, StoreError};
+use crate::event::{Event, Hook, LOG, StoreError};
 use crate::grant::Grant;
 use crate::store::TokenStore;
 
@@ -45,6 +45,7 @@ impl GuardedStore {
     pub(super) fn call<T: Send + 'static>(
         &self,
         patience: Duration,
+        grant: &Grant,
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -71,8 +72,10 @@ impl GuardedStore {
         state.abandoned.push(abandoned);
         drop(state);
         warn!(
-            "the token store failed and is left alone for 30 s, meanwhile the token endpoint is \
-             asked: {error}"
+            target: LOG,
+            "client {:?}: the token store failed and is left alone for 30 s, meanwhile the token \
+             endpoint is asked: {error}",
+            grant.client_id()
         );
         Err(Some(error))
     }
@@ -89,7 +92,7 @@ impl GuardedStore {
     ) {
         let (this, grant) = (self.clone(), grant.clone());
         let _ = background::call(wait, move || {
-            if let Err(Some(error)) = this.call(patience, now, call) {
+            if let Err(Some(error)) = this.call(patience, &grant, now, call) {
                 let client_id = grant.client_id();
                 (this.0.hook)(&Event::StoreFailed { client_id, error: &*error });
             }

@@ -6,7 +6,7 @@ use log::debug;
 
 use crate::clock::{Moment, Span};
 use crate::error::Error;
-use crate::event::StoreError;
+use crate::event::{LOG, StoreError};
 use crate::grant::Grant;
 use crate::source::{Fetched, TokenRequest, TokenSource};
 use crate::store::guard::{Failure, GuardedStore};
@@ -167,7 +167,8 @@ impl<'a> Turn<'a> {
         };
         let now = asked.by_wall_clock_of(clock());
         let Some(opened) = self.seal.open(&stored.sealed) else {
-            debug!("the stored value {} can't be opened and is not used", self.seal.name());
+            let client_id = self.request.grant.client_id();
+            debug!(target: LOG, "client {client_id:?}: the stored value can't be opened");
             return Ok(Found::Nothing);
         };
         let remaining =
@@ -220,7 +221,7 @@ impl<'a> Turn<'a> {
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failure> {
-        self.shared.store.call(self.patience, now, call)
+        self.shared.store.call(self.patience, self.request.grant, now, call)
     }
 
     /// Makes a call whose answer nobody needs, and waits for it until the deadline at most.

@@ -244,7 +244,10 @@ fn debug_texts_hold_nothing_secret() {
     assert_eq!(format!("{token:?}"), "Token { expires_at: 2021-12-31 1:00:00.0 +00:00:00, .. }");
     assert_eq!(
         format!("{authenticator:?}"),
-        format!("Authenticator {{ token_endpoint: {}{TOKEN_PATH}, .. }}", server.url())
+        format!(
+            "Authenticator {{ token_endpoint: {}{TOKEN_PATH}, cached_tokens: 1, .. }}",
+            server.url()
+        )
     );
     assert_eq!(
         format!("{:?}", authenticator.bearer(grant)),
