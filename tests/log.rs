@@ -175,7 +175,7 @@ fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
         (
             vec![("https_proxy", "http://127.0.0.1:1"), ("NO_PROXY", "a,*.b,.c,[::1], d,e:1,f/8")],
             "no",
-            [" d", "e:1", "f/8"].map(|entry| useless(entry)).to_vec(),
+            [" d", "e:1", "f/8"].map(useless).to_vec(),
         ),
         (vec![("NO_PROXY", " d")], "no", vec![]),
         (

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use weseedo_auth::ureq::Proxy;
-use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token, ureq};
+use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token};
 
 use crate::support::{
     DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, stall, token_answer,
@@ -153,8 +153,7 @@ fn deadline_holds_while_a_proxy_answers_byte_by_byte() {
     let authenticator = builder.build().unwrap();
     assert_not_reached(&authenticator, TIMEOUT + MARGIN);
     let start = Instant::now();
-    let request = ureq::Agent::get(&authenticator.agent(grant()), "https://elsewhere.invalid/");
-    request.call().unwrap_err();
+    authenticator.agent(grant()).get("https://elsewhere.invalid/").call().unwrap_err();
     assert!(start.elapsed() < TIMEOUT + MARGIN, "{:?}", start.elapsed());
 }
 
