@@ -113,7 +113,7 @@ fn cold_grant_costs_one_request() {
         let others = [spawn(&world, get), spawn(&world, get)];
         let token = get(&world);
         for other in others {
-            assert!(other.join().unwrap().ptr_eq(&token));
+            assert!(other.join().unwrap().is_same(&token));
         }
         assert_eq!(world.requests(), 1);
     });
@@ -169,7 +169,7 @@ fn renewal_lands_beside_callers_who_find_the_token_over() {
         let other = spawn(&world, |world| world.get_named("fetched", world.over()));
         let token = world.get_named("fetched", world.over());
         assert_eq!(token.access_token(), "new", "there is no fetch beside a renewal");
-        assert!(other.join().unwrap().ptr_eq(&token));
+        assert!(other.join().unwrap().is_same(&token));
         renewing.join().unwrap();
         assert_eq!(world.requests(), 1);
     });
@@ -265,11 +265,11 @@ fn clear_meanwhile_leaves_no_stale_token_and_nobody_waiting() {
 fn refused_token_is_fetched_once_more_however_many_refuse_it() {
     loom::model(|| {
         let world = World::new();
-        let old = world.get_named("t", world.start);
+        let old = world.get_named("old", world.start);
         let again = move |world: &World| {
             world.cache.invalidate(&world.grant, &old, world.start);
-            let new = world.get_named("t", world.start);
-            assert!(!new.ptr_eq(&old));
+            let new = world.get_named("new", world.start);
+            assert!(!new.is_same(&old));
         };
         let other = spawn(&world, again.clone());
         again(&world);

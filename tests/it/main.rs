@@ -22,3 +22,5 @@ mod threads;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 mod token;
+#[cfg(feature = "cli")]
+mod tool;

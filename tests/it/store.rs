@@ -6,7 +6,10 @@ use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[cfg(unix)]
+use std::process::Command;
+#[cfg(feature = "cli")]
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,7 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use weseedo_auth::{Authenticator, Event, FileStore, Grant, Lease, StoreError, Stored, TokenStore};
 
 use crate::contract;
-use crate::examples::{program, set_variables};
+#[cfg(feature = "cli")]
+use crate::examples::set_variables;
 use crate::memory_store::MemoryStore;
 use crate::support::{Directory, HOUR, Server, grant, read_request, token_answer, wait_until};
 
@@ -72,21 +76,28 @@ fn another_process(server: &Server, directory: &Path) -> (String, String) {
     (last, token)
 }
 
+/// The program of the command-line tool.
+#[cfg(feature = "cli")]
+const TOOL: &str = env!("CARGO_BIN_EXE_weseedo-token");
+
 /// A process of its own that prints its token.
+#[cfg(feature = "cli")]
 fn print_token(server: &Server, directory: &Path) -> Child {
-    spawn(&mut Command::new(program("print_token")), server, directory)
+    spawn(&mut Command::new(TOOL), server, directory)
 }
 
+#[cfg(feature = "cli")]
 fn spawn(command: &mut Command, server: &Server, directory: &Path) -> Child {
     let variables = [
         ("WESEEDO_CLIENT_ID", "id"),
         ("WESEEDO_CLIENT_SECRET", "s3cr3t"),
-        ("WESEEDO_BASE_URL", &server.base_url),
+        ("WESEEDO_ENVIRONMENT", &server.base_url),
         ("WESEEDO_TOKEN_DIR", directory.to_str().unwrap()),
     ];
     set_variables(command, &variables).stdout(Stdio::piped()).spawn().unwrap()
 }
 
+#[cfg(feature = "cli")]
 #[track_caller]
 fn printed(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
@@ -103,6 +114,7 @@ fn stores_keep_the_contract() {
 }
 
 #[test]
+#[cfg(feature = "cli")]
 fn second_run_makes_no_request() {
     let (server, directory) = (server(), Directory::new());
     for _ in 0..2 {
@@ -112,6 +124,7 @@ fn second_run_makes_no_request() {
 }
 
 #[test]
+#[cfg(feature = "cli")]
 fn processes_that_start_together_make_one_request() {
     let server = Server::answering(|n| {
         thread::sleep(Duration::from_millis(200));
@@ -126,6 +139,7 @@ fn processes_that_start_together_make_one_request() {
 }
 
 #[test]
+#[cfg(feature = "cli")]
 fn process_that_is_killed_while_it_fetches_delays_the_others_by_a_moment() {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let directory = Directory::new();
@@ -179,7 +193,7 @@ fn directory_that_vanishes_is_made_anew() {
 }
 
 #[test]
-#[cfg(unix)]
+#[cfg(all(feature = "cli", unix))]
 fn full_disk_costs_no_call() {
     let (server, directory) = (server(), Directory::new());
     // No file may have a byte, the log as little as the token's; to try is an error and not the
@@ -188,13 +202,13 @@ fn full_disk_costs_no_call() {
     shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" 2>\"$1\""]);
     let logs = Directory::new();
     fs::create_dir(&logs.0).unwrap();
-    shell.arg(program("print_token")).arg(logs.0.join("log"));
+    shell.arg(TOOL).arg(logs.0.join("log"));
     assert_eq!(printed(spawn(&mut shell, &server, &directory.0)), "t0\n");
     assert!(directory.files().is_empty(), "nothing is left of the attempt");
 }
 
 #[test]
-#[cfg(unix)]
+#[cfg(all(feature = "cli", unix))]
 fn files_are_their_owners_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
 
@@ -202,7 +216,7 @@ fn files_are_their_owners_whatever_the_umask() {
         let (server, directory) = (server(), Directory::new());
         let nested = directory.0.join("nested");
         let mut shell = Command::new("sh");
-        shell.args(["-c", "umask $1; exec \"$0\""]).arg(program("print_token")).arg(umask);
+        shell.args(["-c", "umask $1; exec \"$0\""]).arg(TOOL).arg(umask);
         printed(spawn(&mut shell, &server, &nested));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(&directory.0), mode(&nested)), (0o700, 0o700), "{umask}");

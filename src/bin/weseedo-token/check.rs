@@ -81,17 +81,17 @@ fn report(
 fn advice(outcome: &Result<Token, Error>, docs: &str) -> String {
     match outcome {
         Ok(_) => "all is well: run weseedo-token to print a token".to_owned(),
-        Err(Error::Rejected { status: 404 | 405, .. }) => format!(
-            "look for tokenUrl in the OpenAPI document at {docs}, and set its path with --token-path"
-        ),
         Err(Error::Rejected { code: Some(code), .. }) if code == "invalid_grant" => {
             "check WESEEDO_USERNAME and the password".to_owned()
         }
-        Err(Error::Rejected { .. }) => {
+        Err(Error::Rejected { status: 400 | 401 | 403, .. }) => {
             "check WESEEDO_CLIENT_ID and the client secret: sandbox and production have different \
              ones, and a lost secret can only be reset in the administrative interface"
                 .to_owned()
         }
+        Err(Error::Rejected { .. }) => format!(
+            "look for tokenUrl in the OpenAPI document at {docs}, and set its path with --token-path"
+        ),
         Err(Error::InvalidResponse(InvalidResponse::Redirect { .. })) => {
             "set --environment to the URL that the server redirects to".to_owned()
         }
