@@ -4,6 +4,7 @@ mod flight;
 mod model;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -53,13 +54,32 @@ pub(crate) enum Claim {
 /// Every entry with a token or a remembered failure is indexed by its end.
 #[derive(Default)]
 struct State {
-    entries: HashMap<Grant, Entry>,
+    entries: HashMap<Grant, Entry, BuildHasherDefault<DigestHasher>>,
     tokens: Ends,
     failures: Ends,
     /// The number of entries so far.
     count: u64,
     /// The flights of renewals, landed ones included until the next renewal starts.
     renewals: Vec<Weak<Flight>>,
+}
+
+/// Takes a grant's digest as the hash, because the digest is a keyed hash already.
+#[derive(Default)]
+struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // A grant writes its digest as one number, and nothing else.
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, digest: u64) {
+        self.0 ^= digest;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Grants by the end of their token or failure, and by the entry's number. The monotonic clock is
