@@ -28,12 +28,13 @@ pub struct Authenticator(pub(crate) Arc<Shared>);
 /// How a call goes on after its grant was rejected.
 pub(crate) trait Recovery: Clone + Send + 'static {
     /// Returns the token of another grant, or why there is none; `None` if there is no other grant.
-    fn recover(&self, rejected: &Grant) -> Option<Result<Token, Error>>;
+    /// Takes no longer than `time`.
+    fn recover(&self, rejected: &Grant, time: Duration) -> Option<Result<Token, Error>>;
 }
 
 /// A grant that never changes.
 impl Recovery for () {
-    fn recover(&self, _: &Grant) -> Option<Result<Token, Error>> {
+    fn recover(&self, _: &Grant, _: Duration) -> Option<Result<Token, Error>> {
         None
     }
 }
@@ -107,10 +108,20 @@ impl Authenticator {
         clock: impl Fn() -> Moment + Clone + Send + 'static,
         recovery: &impl Recovery,
     ) -> Result<Token, Error> {
+        self.get_token_within(self.0.timeout, grant, clock, recovery)
+    }
+
+    pub(crate) fn get_token_within(
+        &self,
+        time: Duration,
+        grant: &Grant,
+        clock: impl Fn() -> Moment + Clone + Send + 'static,
+        recovery: &impl Recovery,
+    ) -> Result<Token, Error> {
         let start = clock();
         let mut now = start;
         // Not computed for a hit, which needs no deadline.
-        let deadline = || start.monotonic + self.0.timeout;
+        let deadline = || start.monotonic + time;
         loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
@@ -118,12 +129,18 @@ impl Authenticator {
                     return Ok(self.renew(token, lead, grant, deadline(), &clock, recovery));
                 }
                 Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
-                    Waited::Outcome(outcome) => return recovered(outcome, grant, recovery),
+                    Waited::Outcome(outcome) => {
+                        return recovered(outcome, grant, recovery, clock().until(deadline()));
+                    }
                     Waited::StartOver => now = clock(),
-                    Waited::TimedOut => return Err(self.0.endpoint.timed_out(self.0.timeout)),
+                    // The flight may have landed in this very moment.
+                    Waited::TimedOut => {
+                        let token = self.0.cache.unexpired_token(grant, clock());
+                        return token.ok_or_else(|| self.0.endpoint.timed_out(time));
+                    }
                     Waited::OwnFlight => return Err(Error::Config(ConfigError::Reentrant)),
                 },
-                Claim::Failed(error) => return recovered(Err(error), grant, recovery),
+                Claim::Failed(error) => return recovered(Err(error), grant, recovery, time),
                 Claim::Fetch(lead) => {
                     let (deadline, retries) = (deadline(), self.0.retries);
                     let request = TokenRequest { grant, current: None, deadline, retries };
@@ -188,7 +205,9 @@ impl Authenticator {
         let had_failed = self.0.cache.status(request.grant, now).last_error.is_some();
         let served = lead.land(landing(&outcome, request, now), now);
         let recovered = match &outcome {
-            Err(Error::Rejected { .. }) => recovery.recover(request.grant),
+            Err(Error::Rejected { .. }) => {
+                recovery.recover(request.grant, now.until(request.deadline))
+            }
             _ => None,
         };
         // A rejected grant is no failure if another one has replaced it.
@@ -328,9 +347,10 @@ fn recovered(
     outcome: Result<Token, Error>,
     grant: &Grant,
     recovery: &impl Recovery,
+    time: Duration,
 ) -> Result<Token, Error> {
     match outcome {
-        Err(Error::Rejected { .. }) => recovery.recover(grant).unwrap_or(outcome),
+        Err(Error::Rejected { .. }) => recovery.recover(grant, time).unwrap_or(outcome),
         outcome => outcome,
     }
 }

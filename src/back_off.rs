@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, InvalidResponse};
 use crate::jitter;
 
+/// How long a server may hand out a token that has expired here, because one second is taken off.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
 /// How long to wait before the `retry`th retry of one fetch: full jitter over 100 ms · 2ⁿ, at most
-/// 2 s, or the server's `Retry-After` if that is longer.
+/// 2 s, or the server's `Retry-After` if that is longer. A token that had expired on arrival is
+/// asked for again when the server must have another one.
 pub(crate) fn before_retry(retry: u32, error: &Error) -> Duration {
+    if matches!(error, Error::InvalidResponse(InvalidResponse::Expired)) {
+        return jitter::lengthened(LAST_SECOND);
+    }
     let longest = Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(retry));
     jitter::part_of(longest.min(Duration::from_secs(2))).max(retry_after(error))
 }
@@ -36,11 +43,10 @@ pub(crate) fn retry_after(error: &Error) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::InvalidResponse;
 
     #[test]
     fn retries_wait_up_to_twice_as_long_each_time() {
-        let error = Error::InvalidResponse(InvalidResponse::Expired);
+        let error = Error::InvalidResponse(InvalidResponse::Body(""));
         for (retry, limit) in
             [(0, 100), (1, 200), (4, 1600), (5, 2000), (40, 2000), (u32::MAX, 2000)]
         {
@@ -48,6 +54,12 @@ mod tests {
             let limit = Duration::from_millis(limit);
             assert!(longest < limit && longest > limit * 8 / 10, "{retry}: {longest:?}");
         }
+    }
+
+    #[test]
+    fn server_has_another_token_a_second_after_one_that_had_expired_on_arrival() {
+        let error = Error::InvalidResponse(InvalidResponse::Expired);
+        assert!((0..200).all(|_| before_retry(0, &error) >= LAST_SECOND));
     }
 
     #[test]

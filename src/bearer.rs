@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Method, Request, Response, StatusCode};
@@ -49,8 +50,8 @@ pub struct Bearer {
 struct State {
     /// The grant in use; `None` before the source was asked.
     grant: Option<Grant>,
-    /// The number of new grants in a row that the endpoint rejected.
-    rejected: u32,
+    /// The last new grant that the endpoint rejected, and the number of those in a row.
+    rejected: Option<(Grant, u32)>,
     /// While this lasts, the source is not asked for another grant.
     pause: Option<Span>,
 }
@@ -85,7 +86,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed(), rejected: 0, pause: None };
+        let state = State { grant: source.fixed(), rejected: None, pause: None };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -118,7 +119,11 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        self.authenticator.get_token_by(&self.grant()?, Moment::now, self)
+        let token = self.authenticator.get_token_by(&self.grant()?, Moment::now, self)?;
+        let mut state = self.state();
+        (state.rejected, state.pause) = (None, None);
+        drop(state);
+        Ok(token)
     }
 
     /// Calls `call` with a token, and once more with another token if it returns
@@ -246,8 +251,9 @@ impl Bearer {
 }
 
 impl Recovery for Bearer {
-    /// Goes on with another grant of the source after `rejected` was rejected.
-    fn recover(&self, rejected: &Grant) -> Option<Result<Token, Error>> {
+    /// Goes on with another grant of the source. The rejected grant stays the current one while its
+    /// token is valid and the other grant gives none.
+    fn recover(&self, rejected: &Grant, time: Duration) -> Option<Result<Token, Error>> {
         let now = Moment::now();
         let (current, pause) = {
             let state = self.state();
@@ -259,20 +265,25 @@ impl Recovery for Bearer {
             None if pause.is_some_and(|pause| !pause.has_ended(now)) => return None,
             None => match self.source.read() {
                 Ok(grant) if grant == *rejected => return None,
-                Ok(grant) => self.state().grant.insert(grant).clone(),
+                Ok(grant) => grant,
                 Err(error) => return Some(Err(error)),
             },
         };
-        let outcome = self.authenticator.get_token(&next);
+        let outcome = self.authenticator.get_token_within(time, &next, Moment::now, &());
         let mut state = self.state();
-        state.rejected = match &outcome {
-            Err(Error::Rejected { .. }) => state.rejected.saturating_add(1),
-            _ => 0,
-        };
-        state.pause = outcome.as_ref().err().map(|error| {
-            let pause = back_off::after_failure(state.rejected, error);
-            Span::new(now, pause)
-        });
+        if outcome.is_ok() || self.authenticator.status(rejected).remaining.is_none() {
+            state.grant = Some(next.clone());
+        }
+        if let Err(error @ Error::Rejected { .. }) = &outcome {
+            let count = match &state.rejected {
+                Some((counted, count)) if *counted == next => *count,
+                Some((_, count)) => count.saturating_add(1),
+                None => 1,
+            };
+            state.pause = Some(Span::new(now, back_off::after_failure(count, error)));
+            state.rejected = Some((next, count));
+        }
+        drop(state);
         Some(outcome)
     }
 }
@@ -294,15 +305,15 @@ impl Middleware for Bearer {
         request.headers_mut().insert(AUTHORIZATION, value);
         let slot = request.extensions().get::<Refused>().cloned();
 
-        // Forgets an earlier answer.
-        let _ = address.has_answered();
+        // Forgets an earlier request.
+        let _ = address.has_got_token();
         let result = next.handle(request);
         let is_refused = match &result {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             Err(error) => matches!(error, ureq::Error::StatusCode(401)),
         };
-        // After a redirect, the 401 of another origin says nothing about the token.
-        if is_refused && address.has_answered() {
+        // After a redirect, which drops the header, a 401 says nothing about the token.
+        if is_refused && address.has_got_token() {
             self.refuse(&token);
             if let Some(slot) = slot {
                 let _ = slot.0.set(token);
@@ -355,5 +366,33 @@ impl fmt::Debug for Bearer {
             bearer.field("grant", grant);
         }
         bearer.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::{Server, answer, token_for_an_hour};
+
+    #[test]
+    fn grant_that_gives_no_token_does_not_replace_one_whose_token_lasts() {
+        let server = Server::answering(|n| match n {
+            0 => token_for_an_hour("t"),
+            _ => answer("401 No", "", ""),
+        });
+        let reads =
+            Mutex::new(["wrong", "old"].map(|secret| Grant::client_credentials("id", secret)));
+        let source = GrantSource::new(move || {
+            let mut reads = reads.lock().unwrap();
+            reads.swap(0, 1);
+            Ok(reads[0].clone())
+        });
+        let bearer = server.builder().build().unwrap().bearer(source);
+        assert_eq!(bearer.token().unwrap().access_token(), "t");
+        let rejected = bearer.grant().unwrap();
+        let outcome = bearer.recover(&rejected, Duration::from_secs(10));
+        assert!(matches!(outcome, Some(Err(Error::Rejected { .. }))), "{outcome:?}");
+        assert_eq!(bearer.token().unwrap().access_token(), "t");
+        assert_eq!(server.connections(), 2);
     }
 }

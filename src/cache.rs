@@ -70,7 +70,9 @@ struct DigestHasher(u64);
 impl Hasher for DigestHasher {
     fn write(&mut self, bytes: &[u8]) {
         // A grant writes its digest as one number, and nothing else.
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
     }
 
     fn write_u64(&mut self, digest: u64) {
@@ -148,6 +150,11 @@ impl Cache {
     /// one that has just replaced a refused one. A flight goes on and fills the cache.
     pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Refusal> {
         self.lock().entries.get_mut(grant)?.refuse(token, now)
+    }
+
+    /// The token of a grant, also a refused one, unless it has expired.
+    pub(crate) fn unexpired_token(&self, grant: &Grant, now: Moment) -> Option<Token> {
+        self.lock().entries.get(grant)?.known.unexpired_token(now).cloned()
     }
 
     pub(crate) fn status(&self, grant: &Grant, now: Moment) -> Status {

@@ -361,7 +361,7 @@ struct Rotation {
 }
 
 impl Recovery for Rotation {
-    fn recover(&self, rejected: &Grant) -> Option<Result<Token, Error>> {
+    fn recover(&self, rejected: &Grant, _: Duration) -> Option<Result<Token, Error>> {
         assert_ne!(*rejected, self.next);
         let clock = self.clock.clone();
         Some(self.authenticator.get_token_by(&self.next, move || clock.now(), &()))

@@ -220,6 +220,16 @@ impl Known {
         }
     }
 
+    /// The token, also a refused one, unless it has expired.
+    pub(super) fn unexpired_token(&self, now: Moment) -> Option<&Token> {
+        match self {
+            Self::Token(cached) => {
+                Some(&cached.token).filter(|token| !token.lifetime().has_ended(now))
+            }
+            Self::Nothing | Self::Failed(_) => None,
+        }
+    }
+
     /// The refusal of the last token, if the API refused it.
     fn refusal(&self) -> Option<Refusal> {
         match self {

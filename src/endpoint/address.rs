@@ -86,14 +86,14 @@ impl Address {
             && port(uri) == port(&self.0)
     }
 
-    /// Whether the last answer that this thread got came from this origin. Without the feature
-    /// `wipe`, nothing contradicts.
-    pub(crate) fn has_answered(&self) -> bool {
+    /// Whether the last request of this thread carried a token to this origin. Assumed where nobody
+    /// knows: without the feature `wipe`, and in agents of the user's own.
+    pub(crate) fn has_got_token(&self) -> bool {
         #[cfg(feature = "wipe")]
-        let asked = transport::take_last_asked();
+        let request = transport::take_last_request();
         #[cfg(not(feature = "wipe"))]
-        let asked = None::<Uri>;
-        asked.is_none_or(|uri| self.is_same_origin(&uri))
+        let request = None::<Option<Uri>>;
+        request.is_none_or(|sent_to| sent_to.is_some_and(|uri| self.is_same_origin(&uri)))
     }
 }
 

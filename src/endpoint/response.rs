@@ -60,7 +60,10 @@ pub(crate) fn parse(
 fn is_refusal(body: &[u8]) -> bool {
     let fields =
         str::from_utf8(body).ok().and_then(|text| json::object(text, ["access_token", "error"]));
-    matches!(fields, Some([Found::Missing, Found::Once(error)]) if error != "null")
+    matches!(
+        fields,
+        Some([Found::Missing | Found::Once("null"), Found::Once(error)]) if error != "null"
+    )
 }
 
 /// The scheme and host that a redirect points to, if they can be quoted.
@@ -576,7 +579,11 @@ mod tests {
 
     #[test]
     fn success_with_an_error_is_a_rejection() {
-        for body in [r#"{"error":"invalid_client"}"#, r#"{"error":{"code":1},"expires":"x"}"#] {
+        for body in [
+            r#"{"error":"invalid_client"}"#,
+            r#"{"error":{"code":1},"expires":"x"}"#,
+            r#"{"error":"invalid_client","access_token":null}"#,
+        ] {
             let error = parse_at(Moment::now(), 200, &[DATE_HEADER], body).unwrap_err();
             assert!(matches!(error, Error::Rejected { status: 200, .. }), "{error:?}");
         }

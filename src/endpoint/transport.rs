@@ -15,14 +15,16 @@ use zeroize::Zeroize;
 use crate::endpoint::resolve::Lookup;
 
 thread_local! {
-    /// The URI whose connection this thread has sent on last.
-    static LAST_ASKED: Cell<Option<Uri>> = const { Cell::new(None) };
+    static LAST_REQUEST: Cell<Option<SentTo>> = const { Cell::new(None) };
 }
 
-/// The URI whose connection this thread has sent on last. After a request, that is the origin that
-/// has answered; ureq's error for a status doesn't name the origin, and redirects change it.
-pub(super) fn take_last_asked() -> Option<Uri> {
-    LAST_ASKED.take()
+/// The URI that a request with an `Authorization` header was sent to; `None` for a request without.
+type SentTo = Option<Uri>;
+
+/// Where the last request of this thread was sent to, if this module has seen one since the last
+/// look. ureq's error for a status doesn't say who has answered, and redirects change that.
+pub(super) fn take_last_request() -> Option<SentTo> {
+    LAST_REQUEST.take()
 }
 
 /// An agent that leaves no plaintext in the buffers of its connections.
@@ -96,11 +98,17 @@ impl<In: Transport> Transport for LayeredTransport<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let output = &self.inner.buffers().output()[..amount];
+        let has = |text: &[u8]| output.windows(text.len()).any(|part| part == text);
+        let sent_to = has(b" HTTP/1.1\r\n")
+            .then(|| Some(self.uri.clone()).filter(|_| has(b"\r\nauthorization: ")));
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
         self.inner.buffers().output()[..amount].zeroize();
         self.used = self.used.saturating_add(amount);
-        // After the inner layers, one of which may be the connection to a proxy.
-        let _ = LAST_ASKED.try_with(|last| last.set(Some(self.uri.clone())));
+        // Set after the inner layers, one of which may be the connection to a proxy.
+        if sent_to.is_some() {
+            let _ = LAST_REQUEST.try_with(|last| last.set(sent_to));
+        }
         result
     }
 

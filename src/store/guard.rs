@@ -52,16 +52,24 @@ impl GuardedStore {
         if self.is_left_alone(now.monotonic) {
             return Err(None);
         }
+        self.call_anyway(patience, grant, now, call)
+    }
+
+    /// As [`call`](Self::call), also while the store is left alone: for the release of a lease.
+    pub(super) fn call_anyway<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        grant: &Grant,
+        now: Moment,
+        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Failure> {
         let (this, running, start) = (self.clone(), Arc::new(()), Instant::now());
         let abandoned = Arc::downgrade(&running);
-        let answer = background::call(patience, move || {
-            let answer = call(&*this.0.store);
-            drop(running);
-            answer
-        });
+        // The call runs until its answer is dropped, because that may release a lease.
+        let answer = background::call(patience, move || (call(&*this.0.store), running));
         let error = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
+            Ok((Ok(answer), _)) => return Ok(answer),
+            Ok((Err(error), _)) => error,
             Err(RecvTimeoutError::Timeout) => {
                 format!("no answer within {:.1} s", patience.as_secs_f64()).into()
             }
@@ -80,19 +88,17 @@ impl GuardedStore {
         Err(Some(error))
     }
 
-    /// Makes a call whose answer nobody needs, and waits for `wait` at most. The call goes on in its
-    /// thread; a failure is reported from there.
+    /// Does some work with the store that nobody needs the result of, and waits for `wait` at most.
+    /// The work goes on in its thread; a failure is reported from there.
     pub(super) fn start(
         &self,
         wait: Duration,
-        patience: Duration,
         grant: &Grant,
-        now: Moment,
-        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
+        work: impl FnOnce(&Self, &Grant) -> Result<(), Failure> + Send + 'static,
     ) {
         let (this, grant) = (self.clone(), grant.clone());
         let _ = background::call(wait, move || {
-            if let Err(Some(error)) = this.call(patience, &grant, now, call) {
+            if let Err(Some(error)) = work(&this, &grant) {
                 let client_id = grant.client_id();
                 (this.0.hook)(&Event::StoreFailed { client_id, error: &*error });
             }

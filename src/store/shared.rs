@@ -18,6 +18,8 @@ use crate::token::Token;
 
 /// The longest that `invalidate` waits for the store.
 const BRIEFLY: Duration = Duration::from_millis(100);
+/// The time before a deadline that is left for the landing.
+const LANDING: Duration = Duration::from_millis(100);
 
 /// A store in which processes share tokens, in front of the source that they come from.
 pub(crate) struct SharedTokens {
@@ -63,8 +65,10 @@ impl TokenSource for SharedTokens {
     fn remove(&self, grant: &Grant, token: &Token, now: Moment) {
         let Some(sealed) = token.sealed().get().cloned() else { return };
         let name = Seal::new(&self.token_endpoint, grant).name();
-        let remove = move |store: &dyn TokenStore| store.remove(&name, &sealed);
-        self.store.start(BRIEFLY, self.timeout / 4, grant, now, remove);
+        let patience = self.timeout / 4;
+        self.store.start(BRIEFLY, grant, move |store, grant| {
+            store.call(patience, grant, now, move |store| store.remove(&name, &sealed))
+        });
     }
 }
 
@@ -202,11 +206,21 @@ impl<'a> Turn<'a> {
             }
             Ok(())
         };
-        if now.until(self.request.deadline) >= self.patience {
+        let (wait, patience) = (self.wait(now), self.patience);
+        if wait == patience {
             return self.call(now, save).err().flatten();
         }
-        self.start(now, save);
+        let save =
+            move |store: &GuardedStore, grant: &Grant| store.call(patience, grant, now, save);
+        self.shared.store.start(wait, self.request.grant, save);
         None
+    }
+
+    /// How long to wait for the store once the outcome is known. The callers that wait for the
+    /// outcome have the same deadline, so some of the time stays theirs.
+    fn wait(&self, now: Moment) -> Duration {
+        let time = now.until(self.request.deadline).saturating_sub(LANDING);
+        self.patience.min(time / 2)
     }
 
     /// Records the sealed bytes of a token that nobody else has yet. Returns when the token ends.
@@ -223,27 +237,19 @@ impl<'a> Turn<'a> {
     ) -> Result<T, Failure> {
         self.shared.store.call(self.patience, self.request.grant, now, call)
     }
-
-    /// Makes a call whose answer nobody needs, and waits for it until the deadline at most.
-    fn start(
-        &self,
-        now: Moment,
-        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
-    ) {
-        let wait = self.patience.min(now.until(self.request.deadline));
-        self.shared.store.start(wait, self.patience, self.request.grant, now, call);
-    }
 }
 
 impl Drop for Turn<'_> {
     /// Releases the lease in a thread, because the store may be slow.
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.start(Moment::now(), move |_| {
+        let Some(lease) = self.lease.take() else { return };
+        let (now, patience) = (Moment::now(), self.patience);
+        self.shared.store.start(self.wait(now), self.request.grant, move |store, grant| {
+            store.call_anyway(patience, grant, now, move |_| {
                 drop(lease);
                 Ok(())
-            });
-        }
+            })
+        });
     }
 }
 

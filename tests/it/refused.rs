@@ -107,6 +107,31 @@ fn answer_of_another_origin_neither_repeats_a_call_nor_refuses_the_token() {
 }
 
 #[test]
+#[cfg(feature = "wipe")]
+fn answer_to_a_request_that_has_lost_its_token_on_the_way_does_not_refuse_the_token() {
+    let there = Arc::new(Mutex::new(String::new()));
+    let back = Arc::clone(&there);
+    let elsewhere =
+        Server::answering(move |_| answer("302 Found", &back.lock().unwrap().clone(), ""));
+    let location = format!("Location: {}/\r\n", elsewhere.base_url);
+    let token_requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&token_requests);
+    let server = Server::keeping(move |request| match request.split(' ').nth(1) {
+        Some("/api") => answer("302 Found", &location, ""),
+        Some("/back") => answer("401 No", "", ""),
+        _ => token_answer(&format!("t{}", count.fetch_add(1, Ordering::SeqCst)), HOUR),
+    });
+    *there.lock().unwrap() = format!("Location: {}/back\r\n", server.base_url);
+    let agent = server.builder().build().unwrap().agent(grant());
+    for n in 1..=3 {
+        let error = agent.get(format!("{}/api", server.base_url)).call().unwrap_err();
+        assert!(matches!(error, ureq::Error::StatusCode(401)), "{error:?}");
+        assert_eq!(elsewhere.connections(), n);
+    }
+    assert_eq!(token_requests.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn refused_token_stays_in_use_while_the_endpoint_is_out_of_order() {
     let is_down = Arc::new(AtomicBool::new(false));
     let down = Arc::clone(&is_down);

@@ -21,7 +21,9 @@ use crate::contract;
 #[cfg(feature = "cli")]
 use crate::examples::set_variables;
 use crate::memory_store::MemoryStore;
-use crate::support::{Directory, HOUR, Server, grant, read_request, token_answer, wait_until};
+#[cfg(feature = "cli")]
+use crate::support::wait_until;
+use crate::support::{Directory, HOUR, Server, grant, read_request, token_answer};
 
 impl Directory {
     fn store(&self) -> FileStore {

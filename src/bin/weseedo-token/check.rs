@@ -57,25 +57,25 @@ fn report(
     elapsed: Duration,
     environment: &str,
 ) -> String {
-    let mut text = format!("environment: {environment}\n");
+    let mut lines = vec![format!("environment: {environment}")];
     if let Some(url) = &seen.url {
-        text += &format!("asked:    POST {url}\n");
+        lines.push(format!("asked:    POST {url}"));
     }
     if let Some(status) = seen.status {
-        text += &format!("answer:   status {status} after {elapsed:.0?}\n");
+        lines.push(format!("answer:   status {status} after {elapsed:.0?}"));
     }
-    text += &match seen.clock {
-        Some(0) => "clock:    the server's clock agrees with the local one\n".to_owned(),
-        Some(ahead @ 1..) => format!("clock:    the server's is {ahead} s ahead\n"),
-        Some(behind) => format!("clock:    the server's is {} s behind\n", -behind),
-        None => String::new(),
-    };
+    lines.extend(seen.clock.map(|ahead| match ahead {
+        0 => "clock:    the server's clock agrees with the local one".to_owned(),
+        1.. => format!("clock:    the server's is {ahead} s ahead"),
+        _ => format!("clock:    the server's is {} s behind", -ahead),
+    }));
     if let Ok(token) = outcome {
         let (seconds, expires) = (token.remaining().as_secs(), rfc3339(token.expires_at()));
-        text +=
-            &format!("token:    valid for {seconds} s, until {expires} by the server's clock\n");
+        lines.push(format!(
+            "token:    valid for {seconds} s, until {expires} by the server's clock"
+        ));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn advice(outcome: &Result<Token, Error>, docs: &str) -> String {

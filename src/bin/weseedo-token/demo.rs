@@ -39,15 +39,15 @@ pub(crate) fn run() -> Result<(), Failure> {
     print(&format!("8 threads:     {calls} calls.\n"))?;
     print(&format!("               Token requests so far: {}.\n", standin.requests()))?;
 
-    let renewal = call_until(&get, |new| new.access_token() != token.access_token())?;
+    let renewal = call_until(get, |new| new.access_token() != token.access_token())?;
     print(&format!("Renewal:       ahead of time, in the background. {renewal}\n"))?;
     let token = get()?;
     standin.is_down.store(true, Ordering::SeqCst);
     let requests = standin.requests();
-    let outage = call_until(&get, |_| standin.requests() >= requests + 6)?;
+    let outage = call_until(get, |_| standin.requests() >= requests + 6)?;
     standin.is_down.store(false, Ordering::SeqCst);
     print(&format!("Outage:        the endpoint answers 503 to each renewal. {outage}\n"))?;
-    let end = call_until(&get, |new| new.access_token() != token.access_token())?;
+    let end = call_until(get, |new| new.access_token() != token.access_token())?;
     print(&format!("After it:      the token is renewed. {end}\n"))?;
     print(&format!("               Token requests in all: {}.\n", standin.requests()))
 }
