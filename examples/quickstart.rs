@@ -1,48 +1,46 @@
-//! Gets a token with each grant, calls the API with it, and shows that a second `get_token` makes
-//! no request.
+//! Lists meetings: the shortest useful program.
 //!
-//! Without `WESEEDO_CLIENT_ID` it talks to a stand-in on loopback; with it to WeSeeDo's sandbox, or
-//! to `WESEEDO_BASE_URL`. The client secret is read from the file that `WESEEDO_CLIENT_SECRET_FILE`
-//! names, else from `WESEEDO_CLIENT_SECRET`. `WESEEDO_USERNAME` and `WESEEDO_PASSWORD_FILE` or
-//! `WESEEDO_PASSWORD` add the password grant, `WESEEDO_TOKEN_PATH` changes the token endpoint's
-//! path.
+//! Without `WESEEDO_CLIENT_ID` it talks to a stand-in on loopback. With it, the program reads its
+//! credentials as `Grant::from_env` does, and talks to `WESEEDO_ENVIRONMENT`: `sandbox`,
+//! `production` or a URL.
 
 mod standin;
-#[path = "standin/target.rs"]
-mod target;
 
 use std::error::Error;
-use std::time::Instant;
+use std::process::ExitCode;
 
-use target::Target;
+use weseedo_auth::Authenticator;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Target { builder, grants, docs, standin } = Target::from_variables()?;
-    let authenticator = builder.build()?;
-    println!("{authenticator:?}");
-
-    for grant in grants {
-        println!("\n{grant:?}");
-        for call in ["first ", "second"] {
-            let start = Instant::now();
-            let token = authenticator.get_token(&grant)?;
-            let (took, expires) = (start.elapsed(), token.expires_at());
-            let shown = shortened(token.access_token());
-            println!("  {call} get_token: {shown}, expires {expires}, took {took:?}");
-        }
-        let answer = authenticator.agent(grant).get(&docs).call()?;
-        println!("  GET {docs}: {}", answer.status());
-    }
-    if let Some(standin) = standin {
-        println!("\ntoken requests that the stand-in saw: {}", standin.token_requests());
-    }
-    Ok(())
+/// The field names are the stand-in's. The OpenAPI document, at `api/v2/docs` below the
+/// environment's base URL, has the real ones.
+#[derive(serde::Deserialize)]
+struct Meeting {
+    id: String,
+    start: String,
 }
 
-/// Enough to tell one token from the next, and too little to use it.
-fn shortened(token: &str) -> String {
-    match token.len() {
-        12.. => format!("{}...{}", &token[..3], &token[token.len() - 3..]),
-        _ => "...".to_owned(),
+fn main() -> ExitCode {
+    // The text of an error is complete. `Debug`, which a `main` that returns the error would print,
+    // is harder to read.
+    match list_meetings() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn list_meetings() -> Result<(), Box<dyn Error>> {
+    let (environment, grant, _standin) = standin::from_env_or_started()?;
+    let url = format!("{}/api/v2/personal/meetings", environment.base_url());
+
+    let authenticator = Authenticator::new(environment)?;
+    let agent = authenticator.agent(grant);
+    let meetings: Vec<Meeting> = agent.get(url).call()?.body_mut().read_json()?;
+
+    for Meeting { id, start } in meetings {
+        println!("meeting {id} starts at {start}");
+    }
+    Ok(())
 }

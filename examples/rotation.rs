@@ -1,14 +1,13 @@
-//! A client secret that is reset while the program runs: the agent reads the new one from the file
-//! when the token endpoint rejects the old one.
+//! Goes on after the client secret was reset: when the token endpoint rejects the old secret, the
+//! agent reads the new one from its file.
+//!
+//! `GrantSource::from_env` does the same for the file that `WESEEDO_CLIENT_SECRET_FILE` names. This
+//! example counts the reads, so it has a function of its own.
 //!
 //! The order that loses least: reset the secret, write the file, and only then revoke the old
 //! tokens. A token that expires costs no call. If a token is revoked, the agent repeats the calls
-//! that carried it, unless they have a body.
+//! that carried it, except for those with a body.
 
-#[path = "standin/reset.rs"]
-mod reset;
-#[path = "standin/revoke.rs"]
-mod revoke;
 mod standin;
 
 use std::error::Error;
@@ -22,14 +21,6 @@ use weseedo_auth::ureq::Agent;
 use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
 
 const CALLS: usize = 3;
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let directory = env::temp_dir().join(format!("weseedo-rotation-{}", process::id()));
-    fs::create_dir(&directory)?;
-    let outcome = rotate(&directory.join("client_secret"));
-    fs::remove_dir_all(&directory)?;
-    outcome
-}
 
 fn rotate(file: &Path) -> Result<(), Box<dyn Error>> {
     let mut standin = Standin::start();
@@ -49,7 +40,7 @@ fn rotate(file: &Path) -> Result<(), Box<dyn Error>> {
     let mut ok = call(&agent, &meetings, "with the first secret");
     standin.reset_secret("second secret");
     write(file, "second secret\n")?;
-    ok += call(&agent, &meetings, "secret reset, file written, the token goes on");
+    ok += call(&agent, &meetings, "secret reset and file written, the token is still valid");
     standin.revoke_tokens();
     ok += call(&agent, &meetings, "token revoked");
 
@@ -59,7 +50,14 @@ fn rotate(file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Makes some calls, and returns how many went well.
+/// Replaces the file in one step, so that a reader sees one whole secret, the old or the new.
+fn write(file: &Path, secret: &str) -> io::Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, secret)?;
+    fs::rename(new, file)
+}
+
+/// Makes some calls, and returns how many succeeded.
 fn call(agent: &Agent, url: &str, when: &str) -> usize {
     println!("{when}:");
     let mut ok = 0;
@@ -75,9 +73,10 @@ fn call(agent: &Agent, url: &str, when: &str) -> usize {
     ok
 }
 
-/// Puts the file there in one step: who reads it sees the old secret or the new one, never a part.
-fn write(file: &Path, secret: &str) -> io::Result<()> {
-    let new = file.with_extension("new");
-    fs::write(&new, secret)?;
-    fs::rename(new, file)
+fn main() -> Result<(), Box<dyn Error>> {
+    let directory = env::temp_dir().join(format!("weseedo-rotation-{}", process::id()));
+    fs::create_dir(&directory)?;
+    let outcome = rotate(&directory.join("client_secret"));
+    fs::remove_dir_all(&directory)?;
+    outcome
 }

@@ -1,4 +1,4 @@
-//! A pool of threads that share one `Authenticator`: they make one token request between them.
+//! Shares one `Authenticator` between 32 threads: together they make one token request.
 
 mod standin;
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let workers: Vec<_> = (0..THREADS)
         .map(|_| {
-            // A clone is a handle to the same cache.
+            // Clones share one cache and one set of secrets.
             let (authenticator, grant) = (authenticator.clone(), grant.clone());
             thread::spawn(move || {
                 (0..CALLS).try_for_each(|_| authenticator.get_token(&grant).map(drop))

@@ -21,7 +21,23 @@ const INLINE_RENEWAL: Duration = Duration::from_secs(3);
 
 /// Gets access tokens, caches them until they expire, and renews them ahead of time.
 ///
-/// A cheap handle: clones share one cache, and any number of threads can use it.
+/// Clones share one cache, so that cloning is cheap. Any number of threads can use it.
+///
+/// ```no_run
+/// use weseedo_auth::{Authenticator, Environment, Grant};
+///
+/// let authenticator = Authenticator::new(Environment::Sandbox)?;
+/// let token = authenticator.get_token(&Grant::from_env()?)?;
+/// # Ok::<(), weseedo_auth::Error>(())
+/// ```
+///
+/// Three methods drop tokens before they expire:
+///
+/// | method | drops | call it when |
+/// |---|---|---|
+/// | [`invalidate`](Self::invalidate) | one token | the API refused the token |
+/// | [`forget`](Self::forget) | one grant's token, failure and secrets | a user has left |
+/// | [`clear`](Self::clear) | everything of all grants | the program no longer needs any token |
 #[derive(Clone)]
 pub struct Authenticator(pub(crate) Arc<Shared>);
 
@@ -54,36 +70,22 @@ impl Authenticator {
     ///
     /// | the cached token | what `get_token` does |
     /// |---|---|
-    /// | has more than the window left | returns it |
+    /// | has more than the window remaining | returns it |
     /// | is within the window | returns it. If no renewal is running or paused, it first starts one in a thread of its own |
     /// | is missing or expired, and a fetch is running | waits for the outcome of that fetch, until its own `timeout` |
     /// | is missing or expired, and the last fetch failed a moment ago | returns that error at once |
     /// | is missing or expired | fetches a token for every caller that waits |
     ///
-    /// The window is [`renew_before`](super::Builder::renew_before), at most a quarter of the
-    /// token's lifetime, shortened by a random 0 to 25 % for each token. A token has expired as
-    /// soon as the monotonic clock or the wall clock says so. Its lifetime is `expires` less the
-    /// answer's `Date`, so that a wrong local clock does no harm, and less 1 s because `Date` is
-    /// cut to whole seconds (a lifetime under 2 s loses half).
+    /// The window is the last part of a token's lifetime, in which the token is renewed: see
+    /// [`renew_before`](super::Builder::renew_before). [Timing](crate#timing) has all numbers.
     ///
-    /// A fetch has the limits of [`timeout`](super::Builder::timeout) and
-    /// [`retries`](super::Builder::retries). Each attempt but the last gets half of the remaining
-    /// time, so that a silent connection leaves time for another. A renewal in a thread has the same
-    /// limits. If it fails, that is logged at `warn`, the current token stays in use, and the next
-    /// renewal is due a tenth of the window later, or after the server's `Retry-After`. At most 32
-    /// renewals run at the same time; further ones are due again up to 1 s later.
+    /// A token that the API refused counts as missing (see [`invalidate`](Self::invalidate)). It
+    /// stays in use if the fetch that is to replace it fails for a transient reason.
     ///
-    /// Where the system gives no thread, or with
-    /// [`renew_in_background(false)`](super::Builder::renew_in_background), the caller renews the
-    /// token: one attempt, at most half of what the token has left, at most 3 s and `timeout`. If
-    /// that fails, the call returns the current token.
-    ///
-    /// Failures are remembered, per grant. One failure delays nobody. From the second in a row on,
-    /// calls return the error at once until a pause is over: 100 ms, 200 ms and so on up to 2 s if
-    /// the error is transient (see [`Error::is_transient`]), 1 s, 2 s and so on up to 30 s if it is
-    /// not, each shortened by a random 0 to 25 %. The server's `Retry-After`, of which at most 1 h
-    /// counts, is obeyed from the first failure on. A success, [`forget`](Self::forget) and
-    /// [`clear`](Self::clear) end the pause.
+    /// A failed renewal is logged at `warn`, and the cached token stays in use. A failed fetch is
+    /// remembered for its grant: from the second failure in a row on, calls return the error at
+    /// once until a pause is over. A success, [`forget`](Self::forget) and [`clear`](Self::clear)
+    /// end the pause.
     ///
     /// Call this once when your program starts, to find a wrong secret or an unreachable endpoint
     /// before the first user does.
@@ -94,9 +96,10 @@ impl Authenticator {
     ///
     /// - [`Error::Transport`]: the token endpoint was not reached, or gave no whole answer within
     ///   [`timeout`](super::Builder::timeout).
-    /// - [`Error::Unavailable`]: the endpoint answered 408, 429 or 5xx, to the last retry.
-    /// - [`Error::Rejected`]: the endpoint answered another 4xx.
+    /// - [`Error::Unavailable`]: the endpoint can't answer now, and the retries did not help.
+    /// - [`Error::Rejected`]: the endpoint refused the grant or the request.
     /// - [`Error::InvalidResponse`]: the endpoint answered, but not with a usable token.
+    /// - [`Error::Config`]: a logger or middleware asked for the very token that it is fetching.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
         self.get_token_by(grant, Moment::now, &())
     }

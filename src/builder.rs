@@ -49,7 +49,7 @@ impl Authenticator {
         Self::builder(environment).build()
     }
 
-    /// Starts from the defaults.
+    /// Returns a [`Builder`] with the defaults.
     pub fn builder(environment: Environment) -> Builder {
         Builder {
             environment,
@@ -70,24 +70,22 @@ impl Authenticator {
 impl Builder {
     /// Sets the path of the token endpoint; `/api/v2/oauth2/token` by default.
     ///
-    /// WeSeeDo's authentication page does not print the path. The default rests on two facts:
-    /// WeSeeDo's own WordPress plugin, for an older version of the API, asks `/api/oauth2/token`;
-    /// and version 2 of the API stands below `/api/v2`. **Check it** against the OpenAPI document
-    /// of your environment, at `api/v2/docs` below its base URL. Where it is wrong, the error names
-    /// the URL that was asked.
+    /// WeSeeDo's authentication page does not name the path. The default is a guess from two facts:
+    /// WeSeeDo's own WordPress plugin asks `/api/oauth2/token` of an older version of the API, and
+    /// version 2 of the API is below `/api/v2`. **Check the path** in the OpenAPI document of your
+    /// environment, at `api/v2/docs` below its base URL; it is probably the `tokenUrl`. If the path
+    /// is wrong, the error names the URL that was asked.
     ///
-    /// The path is appended to the base URL; it starts with `/` and has no query or fragment.
+    /// The path is appended to the base URL. It starts with `/` and has no query or fragment.
     pub fn token_path(mut self, path: impl Into<String>) -> Self {
         self.token_path = path.into();
         self
     }
 
-    /// Sets how long one whole `get_token` call may take, retries, back-off and waiting included;
-    /// 10 s by default.
+    /// Sets how long one whole `get_token` call may take; 10 s by default.
     ///
-    /// Each attempt but the last gets half of what is left. A call that finds a valid token takes
-    /// none of it: its renewal has as long, in a thread. More than a year counts as a year. A store
-    /// that fails may add the time that it took, and one that outlasts the token half of `timeout`.
+    /// [Timing](crate#timing) lists what the time covers. More than a year counts as a year. Zero
+    /// is a [`ConfigError`].
     pub fn timeout(mut self, whole_call: Duration) -> Self {
         self.timeout = whole_call;
         self
@@ -95,32 +93,30 @@ impl Builder {
 
     /// Sets how often a fetch or renewal asks again after a transient failure; 2 times by default.
     ///
-    /// What is transient is told by [`Error::is_transient`]. The waits in between are random, up to
-    /// 100 ms, 200 ms and so on to 2 s, or the server's `Retry-After` if that is longer; where
-    /// `timeout` leaves no room for one, the call fails.
+    /// [`Error::is_transient`] says which failures are transient. If the pause before a retry is
+    /// longer than the remaining time, the fetch fails at once.
     pub fn retries(mut self, n: u32) -> Self {
         self.retries = n;
         self
     }
 
-    /// Sets how long before it expires a token is renewed; 5 min by default, at most a quarter of
-    /// the token's lifetime.
+    /// Sets how long before its end a token is renewed; 15 min by default.
     ///
-    /// Each token's window is shortened by a random 0 to 25 %, so that programs started together do
-    /// not renew together. Zero turns renewal ahead of time off.
+    /// [Timing](crate#timing) says how this is shortened: for tokens with a short lifetime, and at
+    /// random, so that programs that started together don't renew together. Zero switches renewal
+    /// ahead of time off.
     pub fn renew_before(mut self, window: Duration) -> Self {
         self.renew_before = window;
         self
     }
 
-    /// Sets whether a renewal gets a thread of its own, which ends with it; true by default.
+    /// Sets whether a renewal runs in a thread of its own; true by default.
     ///
-    /// The thread is named `weseedo-auth` and keeps the `Authenticator` alive while it runs, for
-    /// [`timeout`](Self::timeout) at most. `false` is for programs that may have no other thread,
-    /// such as those that `fork` without `exec` or count their threads: there, and where the system
-    /// gives no thread, the call that finds a renewal due makes it, in one attempt of at most half
-    /// of what the token has left, 3 s and `timeout`. After a `fork`, a fetch or renewal that a
-    /// thread of the parent was making is taken over in the child 1 s after its `timeout`.
+    /// The thread is named `weseedo-auth` and ends with the renewal. With `false`, and where the
+    /// system gives no thread, the call that finds a renewal due renews the token itself. If that
+    /// fails, the call returns the cached token. `false` is for programs that must not start
+    /// threads for renewals, such as programs that `fork` without `exec`. Look-ups of host names
+    /// and calls of a store have short-lived threads in any case.
     pub fn renew_in_background(mut self, yes: bool) -> Self {
         self.renew_in_background = yes;
         self
@@ -128,35 +124,38 @@ impl Builder {
 
     /// Sets how many tokens are cached; 1024 by default.
     ///
-    /// In a full cache, the token that is over soonest makes room when a new one arrives. A grant
-    /// that has no token, since it was refused or is being fetched, takes no room; at most as many
-    /// failures are remembered as tokens.
+    /// If the cache is full, a new token evicts the token that ends soonest. As many failures are
+    /// remembered as tokens, and neither evicts the other. Zero is a [`ConfigError`].
     pub fn capacity(mut self, grants: usize) -> Self {
         self.capacity = grants;
         self
     }
 
-    /// Configures HTTP on top of this crate's defaults: TLS roots, a proxy, the user agent and so
-    /// on; nothing by default.
+    /// Configures HTTP: root certificates, a proxy, the user agent and so on; changes nothing by
+    /// default.
     ///
-    /// The function is called for each agent that is made, and what it answers is checked each
-    /// time: once by [`build`](Self::build), for the token request, and once by every
-    /// [`Authenticator::agent`], whose calls fail with [`Error::Config`] where the check does. A
-    /// second call of `http` replaces the first.
+    /// [`build`](Self::build) calls the function for the token requests, and each
+    /// [`Authenticator::agent`] calls it again for API calls. The settings are checked each time.
+    /// If the settings of an agent are unusable, its calls fail with [`Error::Config`]. A second
+    /// call of `http` replaces the first.
     ///
-    /// It gets ureq's defaults with these changes: the user agent is `weseedo-auth/VERSION`;
-    /// buffers are 16 KiB each, and the response header may fill one; without the feature `rustls`,
-    /// the TLS provider is `native-tls`. For the token request, no idle connection is kept. For API
-    /// calls, `timeout_connect` is 10 s, `timeout_recv_response` 60 s, and up to 10 idle
-    /// connections are kept. A global timeout set here can only shorten [`timeout`](Self::timeout).
+    /// The function gets ureq's defaults with these changes:
+    ///
+    /// - The user agent is `weseedo-auth/VERSION`.
+    /// - Buffers have 16 KiB each, and the header of an answer fits into one.
+    /// - Without the feature `rustls`, the TLS provider is `native-tls`.
+    /// - Token requests keep no idle connection. API calls keep up to 10 for each host.
+    /// - API calls have `timeout_connect` and `timeout_recv_response` (see [Timing](crate#timing)).
+    ///
+    /// A global timeout that is set here can only shorten [`timeout`](Self::timeout).
     ///
     /// # Proxies
     ///
-    /// With an `https` base URL, the first of these environment variables that is set to a URL
-    /// names the proxy: `ALL_PROXY`, `all_proxy`, `HTTPS_PROXY`, `https_proxy`, `HTTP_PROXY`,
-    /// `http_proxy`. `NO_PROXY` or `no_proxy` lists hosts to go to directly. One that can't be used
-    /// (no URL, or SOCKS without the feature `socks-proxy`) is told in the log once, at `warn`.
-    /// With a plain `http` base URL, which is on loopback, none of them counts.
+    /// With an `https` base URL, the first of these environment variables that holds a URL names
+    /// the proxy: `ALL_PROXY`, `all_proxy`, `HTTPS_PROXY`, `https_proxy`, `HTTP_PROXY`,
+    /// `http_proxy`. `NO_PROXY` or `no_proxy` lists hosts that need no proxy (see
+    /// [Limits](crate#limits)). A variable that can't be used is logged once, at `warn`. With a
+    /// plain `http` base URL, which is on loopback, the variables are ignored.
     ///
     /// # Own certification authority
     ///
@@ -181,12 +180,12 @@ impl Builder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # What it can undo
+    /// # Safeguards
     ///
-    /// It cannot lift these: the token request follows no redirect, and with an `https` base URL
-    /// neither agent speaks plain `http`. A caller's own code can undo other safeguards, and
-    /// answers for them: `disable_verification` (told in the log once, at `warn`), a proxy that is
-    /// not trusted, and middleware, which sees the credentials and can rewrite the URL they go to.
+    /// The function can't lift two safeguards: a token request follows no redirect, and with an
+    /// `https` base URL, agents refuse plain `http`. Three settings undo other safeguards, and are
+    /// your responsibility: `disable_verification` (logged once, at `warn`), a proxy that you don't
+    /// trust, and middleware, which sees the credentials and can change the URL that gets them.
     pub fn http(
         mut self,
         configure: impl Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope>
@@ -198,12 +197,12 @@ impl Builder {
         self
     }
 
-    /// Sets a function that is told what happens, for metrics and logs; nothing is told by default.
+    /// Sets a function that is called for each [`Event`], for metrics; none by default.
     ///
-    /// It is called in the thread where it happens, after the outcome has reached all who wait for
-    /// it, and outside every lock: it may call the `Authenticator`, and it delays nobody but its
-    /// own caller. A panic in it is its caller's. A token that comes from the cache is no event. A
-    /// second call replaces the first.
+    /// The function is called in the thread where the event happens, after the waiting callers have
+    /// the outcome. No lock of this crate is held, so the function may call the `Authenticator`. A
+    /// slow function delays only its own thread, and a panic goes to that thread's caller. A token
+    /// from the cache is no event. A second call of `on_event` replaces the first.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -230,29 +229,12 @@ impl Builder {
         self
     }
 
-    /// Sets where processes keep a token that they share; nowhere by default.
+    /// Sets a store where processes share tokens; none by default.
     ///
-    /// For programs that run from cron or a shell, and for fleets: see [the crate's
-    /// documentation](super#one-token-for-many-processes), which says what a store can and can't
-    /// do. [`FileStore`](super::FileStore) is one for the processes of a machine. A single process
-    /// that keeps running needs none.
+    /// [The crate's documentation](crate#one-token-for-many-processes) says who needs a store, how
+    /// a fetch uses the store, and what happens if the store fails.
     ///
-    /// A fetch or renewal looks there first. What it finds is used if it was stored for the same
-    /// grant and token endpoint and has time left. Else the process that gets the store's lease
-    /// asks the token endpoint and stores what it gets, and the others wait for that, for half of
-    /// [`timeout`](Self::timeout) at most, less a random 0 to 25 %; a renewal does not wait: it is
-    /// due again later, and goes without the lease in the last quarter of its window. A lease is
-    /// asked for a quarter of the time that the fetch has, and no more than half of what the token
-    /// in hand has left.
-    ///
-    /// A store that fails, or takes longer than a quarter of `timeout` for a call, is told in the
-    /// log, at `warn`, and as [`Event::StoreFailed`]; it is left alone for 30 s. Meanwhile, and for
-    /// the very call, the token endpoint is asked as if there were none. If there is no token in
-    /// hand, a call may take longer than `timeout` then, by what the store took, so that the
-    /// endpoint has half of `timeout`. What the store takes can't be bounded from outside: it is
-    /// the implementation that keeps its calls short.
-    ///
-    /// A second call replaces the first.
+    /// A second call of `store` replaces the first.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, FileStore};
@@ -267,11 +249,11 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and creates the [`Authenticator`]. No I/O is done.
+    /// Checks the settings and creates the [`Authenticator`]. Makes no request.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], saying which setting is unusable and why.
+    /// [`Error::Config`]: its text names the unusable setting and says why.
     pub fn build(self) -> Result<Authenticator, Error> {
         self.checked().map_err(Error::Config)
     }

@@ -1,5 +1,5 @@
 //! Blocking OAuth2 access tokens for the WeSeeDo video-calling API: fetched once, cached, renewed
-//! ahead of time, wiped.
+//! ahead of time, wiped from memory.
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Environment, Grant};
@@ -10,140 +10,38 @@
 //! # server.mock("GET", "/api/v2/personal/meetings").match_header("authorization", "Bearer d33...59b").with_body("[]").create();
 //! let environment = Environment::Sandbox;
 //! # let environment = Environment::Custom(server.url());
-//! let meetings = format!("{}/api/v2/personal/meetings", environment.base_url());
+//! let url = format!("{}/api/v2/personal/meetings", environment.base_url());
 //! let authenticator = Authenticator::new(environment)?;
 //! let grant = Grant::client_credentials("client id", "client secret");
 //!
-//! // A request only if there is no token to reuse.
+//! // The agent adds the token to each API call. Make it once and keep it.
+//! let agent = authenticator.agent(grant.clone());
+//! # #[cfg(feature = "json")] {
+//! let meetings: serde_json::Value = agent.get(&url).call()?.body_mut().read_json()?;
+//! println!("{meetings}");
+//! # }
+//!
+//! // For another HTTP client, get the token itself. This call finds it in the cache.
 //! let token = authenticator.get_token(&grant)?;
 //! assert!(token.authorization().starts_with("Bearer "));
-//!
-//! // Or let an agent bring it along. Make it once and keep it: it owns a pool of connections.
-//! let agent = authenticator.agent(grant);
-//! let list = agent.get(meetings).call()?.body_mut().read_to_string()?;
-//! println!("{list}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In scope: the token request, for the two grant types that WeSeeDo offers, carrying the token to
-//! the API, and sharing it between processes. Out of scope: the API itself, async, any other OAuth2
-//! flow, and KPN's resold gateway, whose token request is another one. There is no async runtime,
-//! no thread but those that [end with one renewal](#threads), and no `unsafe`.
+//! Check the token endpoint's path first: see [`Builder::token_path`].
 //!
-//! **Check the token endpoint's path**, which WeSeeDo's page does not print: see
-//! [`Builder::token_path`].
+//! # Grants and secrets
 //!
-//! # Choosing a grant
+//! [`Grant::client_credentials`] is for a program that acts for itself, [`Grant::password`] for one
+//! that acts for a user. [`Grant::from_env`] reads either from environment variables.
+//! [`Secret::from_file`] reads systemd credentials, Docker and Kubernetes secrets.
 //!
-//! For whom a program acts decides what it asks with. [`Grant::client_credentials`] is for one that
-//! acts for itself: a service, a device. [`Grant::password`] is for one that acts for a user who
-//! gave it a password; it asks with that password each time, since the service gives no refresh
-//! token. RFC 9700 section 2.4 says that the password grant must not be used, since it shows the
-//! user's password to the program; WeSeeDo offers it all the same. Where client credentials will
-//! do, take them. One [`Authenticator`] serves any number of both.
+//! # Calling the API
 //!
-//! # Secrets from files and variables
-//!
-//! To keep secrets out of the program and its command line. [`Secret::from_file`] reads one of
-//! systemd's credentials, a Docker or a Kubernetes secret, without its line end, into memory that
-//! is wiped:
-//!
-//! ```no_run
-//! use std::env;
-//!
-//! use weseedo_auth::{Grant, Secret};
-//!
-//! // A Kubernetes or Docker secret: WESEEDO_CLIENT_SECRET_FILE=/run/secrets/weseedo
-//! // A systemd unit with LoadCredential=weseedo:/etc/weseedo/secret: %d/weseedo
-//! let secret = match env::var_os("WESEEDO_CLIENT_SECRET_FILE") {
-//!     Some(path) => Secret::from_file(path)?,
-//!     // The environment keeps a copy of its own, which nobody wipes. The error of `env::var` would
-//!     // show what is not UTF-8.
-//!     None => Secret::from(env::var("WESEEDO_CLIENT_SECRET").map_err(|_| "no secret is set")?),
-//! };
-//! let grant = Grant::client_credentials(env::var("WESEEDO_CLIENT_ID")?, secret);
-//! # drop(grant);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! # When a secret is reset
-//!
-//! To go on without a restart. [`GrantSource::new`] takes a function that reads the secret; an
-//! agent made with it asks again when the token endpoint rejects the grant, and the call goes on
-//! with what it finds:
-//!
-//! ```
-//! use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
-//!
-//! fn agent(authenticator: &Authenticator) -> weseedo_auth::ureq::Agent {
-//!     authenticator.agent(GrantSource::new(|| {
-//!         let secret = Secret::from_file("/run/secrets/weseedo")?;
-//!         Ok(Grant::client_credentials("client id", secret))
-//!     }))
-//! }
-//! # let _ = agent;
-//! ```
-//!
-//! WeSeeDo resets a client's secret at once: two secrets of one client never work at the same time.
-//! As long as tokens of the old secret are accepted, calls go on with them, and if the new secret
-//! is in the file before they end, none is lost. For a change without a gap, make a second client,
-//! put its id and secret into the file, and delete the first one later. The example `rotation`
-//! shows it.
-//!
-//! # Health
-//!
-//! For a probe that asks every few seconds. [`Authenticator::status`] tells what is left of the
-//! token and how the last request failed, without a request of its own and without waiting for one;
-//! it has an example. Don't compare [`Token::expires`] with the local clock, which may be wrong.
-//!
-//! # Metrics
-//!
-//! To count requests, failures and refused tokens. [`Builder::on_event`] tells each when it
-//! happens; it has an example, and the example `service` turns events into Prometheus' text format.
-//!
-#![cfg_attr(feature = "store", doc = include_str!("store.md"))]
-//!
-//! # Own certification authority, proxies
-//!
-//! For networks that look into TLS or let nothing out directly: [`Builder::http`] has both.
-//!
-//! # Sharing between threads
-//!
-//! An [`Authenticator`] is a handle: clone it into every thread, or share a reference. However many
-//! threads ask for a token that is not there, one of them makes the request and all get its
-//! outcome. A fetch for one grant keeps nobody waiting who asks for another. A lookup that finds
-//! its token takes one uncontended lock and allocates nothing.
-//!
-//! # What happens at expiry, and in an outage
-//!
-//! [`Authenticator::get_token`] has the table. In short: while a token is in hand that is not over,
-//! a call returns it at once. A token is renewed before it expires, in a thread that ends with the
-//! renewal; if that fails, everybody goes on with the current one until it expires. Only then is an
-//! outage told, and a dead or refusing endpoint is asked a few times at first and then every 2 s or
-//! 30 s, however many threads ask.
-//!
-//! # When a program starts
-//!
-//! To find mistakes early, call [`Authenticator::get_token`] once. It fetches the first token
-//! before the first user waits for it, and tells a wrong secret, a wrong path or an endpoint out of
-//! reach while somebody is looking.
-//!
-//! # Threads
-//!
-//! The call that finds a renewal due starts a thread for it, named `weseedo-auth`, which ends with
-//! it, after [`Builder::timeout`] at most. To bound the look-up of a host name in time, ureq uses
-//! another short-lived thread. [`Builder::renew_in_background`] is for programs that may have no
-//! threads; where the system gives none, the call that finds the renewal due makes it, and holds
-//! its one caller up for 3 s at most.
-//!
-//! After a `fork`, a renewal or fetch that a thread of the parent was making is missing in the
-//! child. It is taken over 1 s after its `timeout`; a token that is in hand is returned meanwhile.
+//! [`Authenticator::agent`] returns a ureq agent that adds the token to each call. [`Bearer`] is
+//! middleware for an agent of your own. For another HTTP client, [`Token::authorization`] is the
+//! value of the header.
 //!
 //! # Errors
-//!
-//! [`Error`] tells what happened, [`Error::is_transient`] whether to try again,
-//! [`Error::retry_after`] when. Transient failures were retried already, within
-//! [`Builder::timeout`].
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Error, Grant};
@@ -151,62 +49,34 @@
 //! fn advice(authenticator: &Authenticator, grant: &Grant) -> String {
 //!     match authenticator.get_token(grant) {
 //!         Ok(_) => "go ahead".to_owned(),
-//!         // RFC 6749 section 5.2 allows both statuses for a wrong secret.
-//!         Err(Error::Rejected { code: Some(code), .. }) if code == "invalid_client" => {
+//!         Err(Error::Rejected { code: Some(code), .. }) if code == "invalid_grant" => {
+//!             "check the user name and password".to_owned()
+//!         }
+//!         Err(Error::Rejected { status: 400 | 401 | 403, .. }) => {
 //!             "check the client id and secret".to_owned()
 //!         }
-//!         Err(Error::Rejected { code: Some(code), .. }) if code == "invalid_grant" => {
-//!             "check the user's password".to_owned()
-//!         }
-//!         Err(Error::Rejected { status: 400 | 401, .. }) => "check the grant".to_owned(),
-//!         Err(error) if error.is_transient() => format!("try later: {error}"),
-//!         Err(error) => format!("ask somebody: {error}"),
+//!         Err(error) if error.is_transient() => format!("try again later: {error}"),
+//!         Err(error) => format!("ask an administrator: {error}"),
 //!     }
 //! }
 //! ```
 //!
-//! # Secrets and their limits
+//! If an API call fails for lack of a token, [`Error::from_ureq`] returns the reason.
 //!
-//! Every buffer of this crate that holds a secret, and ureq's plaintext buffers (with the feature
-//! `wipe`), are wiped before they are freed. Outside of that promise are: copies of what the server
-//! answered, which rustls frees unwiped, usually two and more where records arrive split; the
-//! stack, the kernel and key material; an agent of your own, and the header of an API call, of
-//! which ureq makes one copy that it frees unwiped; and what you copy out of a [`Secret`] or a
-//! [`Token`]. No `Debug` text, no error and no log record of this crate holds a secret or a user
-//! name. At the level `trace`, the target `ureq_proto` logs raw answers: set the filter
-//! `ureq_proto=debug`.
+//! # Refused tokens and new secrets
 //!
-//! # Embedded use
+//! If the API answers 401, an `agent` fetches another token and repeats the call once;
+//! [`Bearer::agent`] lists the exceptions. [`Bearer::with_token`] repeats any call. With another
+//! HTTP client, call [`Authenticator::invalidate`].
 //!
-//! The example `print_token`, on Linux (x86-64):
+//! WeSeeDo resets a secret at once: the old and the new secret never work at the same time. A
+//! [`GrantSource`] reads the new secret when the token endpoint rejects the old one, so the program
+//! needs no restart. For a change without a gap, create a second client and let the source return
+//! its grant.
 //!
-//! | profile | size |
-//! |---|---|
-//! | `release` | 3.7 MB |
-//! | the one below | 1.73 MB |
-//! | the one below, linked with `-C link-arg=-Wl,-z,pack-relative-relocs` (stock linker, glibc 2.36) | 1.66 MB |
-//! | the one below, with the feature `store` | 1.77 MB |
-//! | the one below, with `native-tls` instead of `rustls` (OpenSSL not counted) | 0.94 MB |
+//! # Testing
 //!
-//! ```toml
-//! [profile.release]
-//! opt-level = "z"
-//! lto = "fat"
-//! codegen-units = 1
-//! panic = "abort"
-//! strip = true
-//! ```
-//!
-//! Measured once, and not in CI: an armv7 build with this profile has 1,182,848 bytes; the tests
-//! pass on i686, and on armv7 and big-endian s390x under qemu all but the four that start an
-//! example. One token over TLS took 2.9 MiB of memory at most with this profile.
-//!
-//! A wrong clock does no harm to tokens, but TLS needs one that is right enough for certificates.
-//!
-//! # Testing code that uses this crate
-//!
-//! [`Environment::Custom`] takes the URL of a mock server on loopback, over plain `http`. All it
-//! has to answer is the token request:
+//! A mock server stands in for WeSeeDo; the example `testing` needs none.
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Environment, Grant};
@@ -223,41 +93,116 @@
 //! # Ok::<(), weseedo_auth::Error>(())
 //! ```
 //!
-//! # Cargo features
+//! # Async programs
 //!
-//! To choose the TLS library and leave out what is not used.
+//! A fetch blocks its thread. In tokio, call
+//! `tokio::task::spawn_blocking(move || authenticator.get_token(&grant)).await`.
 //!
-//! | feature | default | |
-//! |---|---|---|
-//! | `rustls` | on | TLS with rustls and the root certificates of webpki-roots |
-//! | `native-tls` | off | TLS with the system's library (OpenSSL, SChannel, Secure Transport); the provider where `rustls` is off |
-//! | `platform-verifier` | off | lets [`Builder::http`] choose the system's root certificates for rustls |
-//! | `socks-proxy` | off | SOCKS proxies |
-//! | `store` | off | one token for many processes: `Builder::store` and what it takes; adds the crate `ring`, which `rustls` brings along anyway |
-//! | `wipe` | on | wipes ureq's buffers and keeps one TLS set-up for all token requests, through a part of ureq that does not follow semver |
+//! # Operations
 //!
-//! Without any TLS library, base URLs on loopback are all that can be asked.
+//! Health checks call [`Bearer::status`] or [`Authenticator::status`]. Metrics come from
+//! [`Builder::on_event`]; the example `service` shows both. [`Builder::http`] sets root
+//! certificates and proxies. Log records have the target `weseedo_auth`.
 //!
-//! # Platforms and compilers
+#![cfg_attr(feature = "store", doc = include_str!("store.md"))]
 //!
-//! To know where it runs: on what the standard library has sockets and clocks for. CI runs on Linux
-//! (x86-64). The least compiler that it builds with is the `rust-version` of its `Cargo.toml`; that
-//! may rise in a minor version.
+//! # Timing
 //!
-//! # Migrating from the `oauth2` crate and a mutex
+//! [`Authenticator::get_token`] has the rules.
 //!
-//! - The client, its HTTP client and the token in a `Mutex<Option<…>>` become one
-//!   [`Authenticator`].
-//! - "Locked, is it still valid, else exchange" becomes [`Authenticator::get_token`]; nobody waits
-//!   for a lock during I/O.
-//! - The comparison with `expires_in` and its safety margin go: [`Builder::renew_before`] is the
-//!   margin.
-//! - `ClientSecret` and `ResourceOwnerPassword` become [`Secret`]s, which a `String` turns into
-//!   without a copy.
-//! - A loop that retries goes: [`Builder::retries`] and [`Builder::timeout`].
-//! - "On 401, drop the token and try again" becomes [`Authenticator::with_token`], or
-//!   [`Authenticator::agent`].
-//! - A wrong token type, a missing field and the like are told by [`InvalidResponse`].
+//! ```text
+//!   request sent          window starts            token expires
+//!        |                      |                        |
+//! -------+----------------------+------------------------+-----------------> time
+//!  fetch |  valid               |  valid, being renewed  |  expired
+//!        |                      |                        |
+//!  calls |  calls get the       |  calls get the cached  |  calls wait for
+//!  wait  |  cached token        |  token; one thread     |  one fetch, or get
+//!        |                      |  fetches the next      |  the last error
+//! ```
+//!
+//! subject | number
+//! ---|---
+//! lifetime | `expires` − `Date` (the local clock if missing) − 1 s, from the sending of the request
+//! end | when the monotonic or the wall clock says so
+//! window | [`renew_before`](Builder::renew_before) or a quarter of the lifetime, whichever is less; minus a random 0 to 25 %
+//! renewals at the same time | 32; further ones are due again within 1 s
+//! next try after a failed renewal | after a tenth of the window, or `Retry-After` if longer; at the token's end at the latest
+//! pause before a retry | random, up to 100 ms, 200 ms and so on to 2 s; `Retry-After` if longer; 1 to 1.1 s if the token had expired on arrival
+//! pause after failed fetches | none after the first; then 100 ms, 200 ms and so on to 2 s (transient) or 1 s, 2 s and so on to 30 s (permanent); minus a random 0 to 25 %
+//! `Retry-After` | obeyed from the first failure on, for 1 h at most, plus a random 0 to 10 %
+//! failure remembered | for 60 s after its pause
+//! token that replaced a refused one | stays 10 s
+//! next try while a refused token stays in use | after 1.5 to 2 s, or `Retry-After` if longer
+//!
+//! time limit | covers
+//! ---|---
+//! [`timeout`](Builder::timeout) | a `get_token` or renewal: all look-ups, proxies, TLS, waiting, attempts and pauses
+//! half of `timeout`, then half of the remaining time | each attempt but the last
+//! the least of 3 s, `timeout` and half of the token's remaining time | a [renewal by the caller](Builder::renew_in_background), in one attempt
+//! `timeout` + 1 s | a fetch that a `fork` left without its thread
+//! 10 s, then 60 s | an API call's connection, then the head of its answer
+//! none | the body of an API answer; hooks, loggers and sources
+//!
+//! Where the system gives no thread, the look-up of a host name has no limit (without `wipe`, the
+//! fetch fails).
+//!
+//! # Limits
+//!
+//! - A hook, a logger or a source must not take a lock that the caller of `get_token` holds. A
+//!   source must not use its own agent.
+//! - A `fork` while other threads use the [`Authenticator`] can leave the cache's lock taken in
+//!   the child.
+//! - Root certificates that [`Builder::http`] sets replace the built-in ones. Token requests keep
+//!   them until a restart.
+//! - `openssl req -x509` makes a CA, which rustls refuses as a server's certificate. Add
+//!   `-addext basicConstraints=critical,CA:FALSE`.
+//! - Broken IPv6 costs 3.3 s of a token request and 6.7 s of each new API connection. Set
+//!   `ip_family` in [`Builder::http`].
+//! - `NO_PROXY` takes `host`, `.domain`, `*.domain`, `prefix*` and `*`, separated by commas without
+//!   spaces. Entries with a port or a network match nothing.
+//! - The crate wipes its own copies of secrets and tokens, and ureq's plaintext buffers. These are
+//!   not wiped: the stack, keys, the kernel's buffers, your own agents, rustls's copies of an
+//!   answer, and ureq's copy of a call's header.
+//! - The old secret of a rotated grant stays in memory until its token has expired, and for a
+//!   minute after its last failure. The next fetch then wipes it.
+//! - `ureq_proto` logs tokens at `trace`: set the filter `ureq_proto=debug`.
+//!
+//! # Sizes
+//!
+//! A program that prints one token, measured on Linux (x86-64), has 3.7 MB with the profile
+//! `release` and 1.71 MB with the profile below. `store` makes that 1.80 MB. `native-tls` instead
+//! of `rustls` makes it 0.91 MB, without OpenSSL.
+//!
+//! ```toml
+//! [profile.release]
+//! opt-level = "z"
+//! lto = "fat"
+//! codegen-units = 1
+//! panic = "abort"
+//! strip = true
+//! ```
+//!
+//! # Features
+//!
+//! feature | default | effect
+//! ---|---|---
+//! `rustls` | on | TLS with rustls and the roots of webpki-roots
+//! `json` | on | ureq's `read_json` and `send_json`
+//! `wipe` | on | wipes ureq's buffers, keeps its TLS set-up, bounds slow proxies
+//! `native-tls` | off | TLS with the system's library
+//! `platform-verifier` | off | lets [`Builder::http`] choose the system's roots for rustls
+//! `socks-proxy` | off | SOCKS proxies
+//! `store` | off | one token for many processes
+//! `cli` | off | the tool `weseedo-token`
+//!
+//! # Versions
+//!
+//! - Types of ureq and `time` are public, so a new major version of either is a breaking change
+//!   here.
+//! - `wipe` uses ureq's module `unversioned`, which any release of ureq may change. If it does not
+//!   compile, switch `wipe` off.
+//! - A minor version may change a default, or raise the `rust-version` in `Cargo.toml`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -318,6 +263,6 @@ pub use crate::token::Token;
 pub use time;
 pub use ureq;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "json"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
