@@ -1,10 +1,10 @@
-//! What a call costs: a lookup beside the floor, a fetch beside bare ureq's POST, all in one run.
+//! Measures calls in one run: a lookup beside the floor, and a fetch beside a POST of bare ureq.
 //!
-//! `cargo bench --bench lookup`, with `-- --quick` for a fast look. How to read the figures is told
-//! in `measure/mod.rs`.
+//! Run `cargo bench --bench lookup`, with `-- --quick` for a fast look. `measure/mod.rs` says how
+//! to read the figures.
 //!
-//! What an API call costs in instructions, which no other load disturbs, is told by valgrind as
-//! `Collected`, for 1000 calls:
+//! valgrind counts the instructions of an API call, which no other load disturbs. `Collected` is
+//! the number for 1000 calls:
 //!
 //! ```sh
 //! for call in through_agent through_bare_ureq; do
@@ -39,23 +39,23 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Of all threads together: what one allocates, another may free.
+/// The allocated bytes of all threads together, because one thread may free a block of another.
 static BYTES: AtomicIsize = AtomicIsize::new(0);
 
 struct Counting;
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: passes every call on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         BYTES.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -138,13 +138,13 @@ impl Bench {
 
     fn beside_its_own_renewal(&self) {
         section("lookup while the token's own renewal is under way; floor: as above");
-        let life = Duration::from_secs(4);
-        let (server, gate) = gated(life);
+        let lifetime = Duration::from_secs(4);
+        let (server, gate) = gated(lifetime);
         let (authenticator, grant) = (authenticator(&server, 1024), grant(0));
         authenticator.get_token(&grant).unwrap();
         gate.close();
-        // The window starts within the last quarter of what is left of the life.
-        thread::sleep(life.saturating_sub(Duration::from_secs(1)) * 13 / 16);
+        // The renewal is due by then: jitter leaves the window at least 3/16 of the lifetime.
+        thread::sleep(lifetime.saturating_sub(Duration::from_secs(1)) * 13 / 16);
         authenticator.get_token(&grant).unwrap();
         wait_until(|| server.connections() == 2);
         self.hit_beside_floor("hit", &authenticator, &grant);
@@ -212,7 +212,8 @@ impl Bench {
             "API call on a kept connection; floor: bare ureq with a header that stays the same",
         );
         let calls = self.calls / 200;
-        // New connections for each round: on which core their server runs makes a difference.
+        // Each round has new connections, because the core on which their server runs makes a
+        // difference.
         let each = |run: fn(&Api, u32)| {
             let api = Api::new();
             let start = Instant::now();
@@ -224,7 +225,8 @@ impl Bench {
         print("call", &ours, &floors);
     }
 
-    /// Fetches of new grants, each of which evicts another, and what they do to another thread.
+    /// Measures fetches that each evict another token, and how they slow down the hits of another
+    /// thread.
     fn insertions(&self, cached: usize) {
         section(&format!("fetch into a full cache of {cached}; floor: into an empty one"));
         let (full, held) = (filled(cached, &grant(0)), grant(0));
@@ -243,14 +245,14 @@ impl Bench {
         );
         print("insertion", &inserted, &floors);
 
-        // Refreshed in place, the held token is not the one that is over soonest.
+        // Fetches the token again, so that it is not the one that expires first and is evicted.
         full.forget(&held);
         full.get_token(&held).unwrap();
         let hits = AtomicU64::new(0);
-        let (is_over, rounds) = (AtomicBool::new(false), self.rounds / 5);
+        let (is_done, rounds) = (AtomicBool::new(false), self.rounds / 5);
         thread::scope(|scope| {
             scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
+                while !is_done.load(Ordering::Relaxed) {
                     hit(&full, &held);
                     hits.fetch_add(1, Ordering::Relaxed);
                 }
@@ -267,7 +269,7 @@ impl Bench {
                 elsewhere.push(rate(&|| (0..calls).for_each(|_| drop(insert(&empty)))));
                 alone.push(rate(&|| thread::sleep(Duration::from_millis(10))));
             }
-            is_over.store(true, Ordering::Relaxed);
+            is_done.store(true, Ordering::Relaxed);
             for (name, rates) in [
                 ("million hits a second, alone", alone),
                 ("  while another thread fetches elsewhere", elsewhere),
@@ -278,10 +280,10 @@ impl Bench {
         });
     }
 
-    /// The time for a call of each thread, from the first start to the last end.
+    /// Returns the time of a call in the slowest thread, in nanoseconds.
     fn on_threads(&self, threads: usize, call: impl Fn(usize) + Sync) -> f64 {
         let barrier = Barrier::new(threads + 1);
-        // Long enough for the threads to meet.
+        // Long enough for the threads to run at the same time.
         let calls = self.calls * 2;
         thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
@@ -299,7 +301,7 @@ impl Bench {
     }
 }
 
-/// The token request, by bare ureq.
+/// Sends the token request with bare ureq.
 fn post(agent: &ureq::Agent, url: &str) {
     let body = format!(
         r#"{{"grant_type":"client_credentials","client_id":"{ID}-0","client_secret":"{SECRET}"}}"#
@@ -309,7 +311,7 @@ fn post(agent: &ureq::Agent, url: &str) {
     black_box(answer.body_mut().read_to_vec().unwrap());
 }
 
-/// An API, and two agents with a connection to it.
+/// An API, and two agents that each keep a connection to it.
 struct Api {
     url: String,
     agent: ureq::Agent,
@@ -364,7 +366,7 @@ fn hit(authenticator: &Authenticator, grant: &Grant) {
     black_box(authenticator.get_token(black_box(grant)).unwrap());
 }
 
-/// The least that a cache can do which several threads share and which knows the time.
+/// The least work of a cache that several threads share and whose tokens expire.
 struct Floor(Mutex<Arc<String>>);
 
 impl Floor {
@@ -396,7 +398,7 @@ fn authenticator(server: &Server, capacity: usize) -> Authenticator {
     server.builder().timeout(timeout).capacity(capacity).build().unwrap()
 }
 
-/// An authenticator that is full with so many tokens, that of `grant` among them.
+/// Returns an authenticator whose cache is full with `cached` tokens, one of them for `own`.
 fn filled(cached: usize, own: &Grant) -> Authenticator {
     let server = Server::answering(|_| token_answer(TOKEN, HOUR));
     let authenticator = authenticator(&server, cached);
@@ -431,7 +433,7 @@ fn memory() {
             println!("{:<44}{:>9} KiB", "resident, with one token", before);
             println!("{:<44}{:>9} KiB", "resident, with a full cache of 1024", after);
         }
-        _ => println!("resident memory is only told by Linux"),
+        _ => println!("resident memory is known on Linux only"),
     }
 }
 
@@ -444,13 +446,13 @@ fn resident_kib() -> Option<u64> {
 
 const TOKEN: &str = "d33f00d1e59b";
 
-/// A token endpoint behind a gate, which is open at first.
-fn gated(life: Duration) -> (Server, Gate) {
+/// Returns a token endpoint that waits while its gate is closed. The gate is open at first.
+fn gated(lifetime: Duration) -> (Server, Gate) {
     let gate = Gate::default();
-    let theirs = gate.clone();
+    let server_gate = gate.clone();
     let server = Server::answering(move |_| {
-        theirs.pass();
-        token_answer(TOKEN, life)
+        server_gate.pass();
+        token_answer(TOKEN, lifetime)
     });
     (server, gate)
 }

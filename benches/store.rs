@@ -1,9 +1,9 @@
-//! What it costs to share a token through a store, and what it saves.
+//! Measures the cost of sharing a token through a store, and the token requests that sharing saves.
 //!
-//! `cargo bench --features store --bench store`, with `-- --quick` for a fast look. How to read the
-//! figures is told in `measure/mod.rs`, and what is simulated in `fleet/mod.rs`.
+//! Run `cargo bench --features store --bench store`, with `-- --quick` for a fast look.
+//! `measure/mod.rs` says how to read the figures, and `fleet/mod.rs` describes the simulation.
 
-// The crate's own, for the simulation: it is to show what the crate does.
+// The simulation compiles the crate's own files, so that it decides as the crate does.
 #[path = "../src/clock.rs"]
 #[expect(dead_code, reason = "some of it is for the rest of the crate")]
 mod clock;
@@ -16,7 +16,7 @@ mod measure;
 #[expect(dead_code, reason = "most of it is for the tests")]
 mod memory_store;
 #[path = "../src/store/policy.rs"]
-#[expect(dead_code, reason = "what its tests use")]
+#[expect(dead_code, reason = "some of it is used by its tests only")]
 mod policy;
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the tests")]
@@ -68,11 +68,11 @@ impl Bench {
         fs::write(&certificate, trusted.der()).unwrap();
         let find = || time(1, || start(&[base_url.as_ref(), &certificate, &tokens]));
         let fetch = || time(1, || start(&[base_url.as_ref(), &certificate]));
-        // Leaves its token to those that follow.
+        // The first process saves its token for the others.
         find();
         let before = server.connections();
         find();
-        assert_eq!(server.connections(), before, "the token is found");
+        assert_eq!(server.connections(), before, "the second process finds the token");
         let (ours, floor) = self.by_turns(find, fetch);
         print("it finds one in a file", &ours, &floor);
         let (ours, floor) = self.by_turns(|| time(1, || start(&[])), fetch);
@@ -111,13 +111,13 @@ impl Bench {
         let (misses, floors) = self.by_turns(
             || {
                 let took = time(calls, || shared.miss());
-                // It keeps a list of its calls.
+                // Clears the list of calls that the store keeps.
                 shared.store.calls();
                 took
             },
             || time(calls, || open(&value)),
         );
-        assert_eq!(shared.server.connections(), before, "each is found in the store");
+        assert_eq!(shared.server.connections(), before, "the store answers each miss");
         print("miss that a store in memory answers", &misses, &floors);
     }
 }
@@ -136,7 +136,7 @@ fn fleets() {
     }
 }
 
-/// The argument that makes the bench one of the processes that it starts.
+/// The argument with which the bench starts itself as a process to be measured.
 const AS_PROCESS: &str = "--as-process";
 
 /// Runs a process from its start to its end.
@@ -146,7 +146,7 @@ fn start(args: &[&Path]) {
     assert!(status.success());
 }
 
-/// Gets a token, from a store if there is one, as a program would that cron starts.
+/// Gets a token as a program does that cron starts, from a store if `directory` is given.
 fn be_process(base_url: &str, certificate: &str, directory: Option<&str>) {
     let trusted = Certificate::from_der(&fs::read(certificate).unwrap()).to_owned();
     let tls = TlsConfig::builder().root_certs([trusted].into()).build();
@@ -158,7 +158,7 @@ fn be_process(base_url: &str, certificate: &str, directory: Option<&str>) {
     black_box(builder.build().unwrap().get_token(&grant()).unwrap());
 }
 
-/// A process whose token is in a store in memory.
+/// An authenticator whose token is in a store in memory.
 struct Shared {
     server: Server,
     store: MemoryStore,
@@ -182,7 +182,7 @@ impl Shared {
     }
 }
 
-/// A value of so many bytes that [`open`] can open.
+/// Returns a value of `length` bytes that [`open`] can open.
 fn sealed(length: usize) -> Vec<u8> {
     let mut value = vec![0; length - CHACHA20_POLY1305.tag_len()];
     let (name_and_key, key) = name_and_key();
@@ -194,7 +194,7 @@ fn sealed(length: usize) -> Vec<u8> {
     value
 }
 
-/// The least that can be done to open a stored token.
+/// The least work that opens a stored token.
 fn open(value: &[u8]) {
     let (name_and_key, key) = name_and_key();
     let (nonce, text) = value.split_first_chunk::<NONCE_LEN>().unwrap();

@@ -1,16 +1,16 @@
-//! How long the endpoint is left alone after failures.
+//! Decides how long the endpoint gets no request after failures.
 
 use std::time::Duration;
 
 use crate::error::{Error, InvalidResponse};
 use crate::jitter;
 
-/// How long a server may hand out a token that has expired here, because one second is taken off.
+/// A server that counts whole seconds may repeat a token for this long after it has expired here.
 const LAST_SECOND: Duration = Duration::from_secs(1);
 
-/// How long to wait before the `retry`th retry of one fetch: full jitter over 100 ms · 2ⁿ, at most
-/// 2 s, or the server's `Retry-After` if that is longer. A token that had expired on arrival is
-/// asked for again when the server must have another one.
+/// How long to wait before the `retry`th retry of one fetch. Full jitter over 100 ms · 2ⁿ, at most
+/// 2 s. A longer `Retry-After` of the server takes its place. After a token that had expired on
+/// arrival, the wait is long enough for the server to have a new one.
 pub(crate) fn before_retry(retry: u32, error: &Error) -> Duration {
     if matches!(error, Error::InvalidResponse(InvalidResponse::Expired)) {
         return jitter::lengthened(LAST_SECOND);
@@ -34,7 +34,7 @@ pub(crate) fn after_failure(count: u32, error: &Error) -> Duration {
     jitter::shortened(pause).max(retry_after(error))
 }
 
-/// The server's `Retry-After`, lengthened by a random 0 to 10 % so that not all grants come back at
+/// The server's `Retry-After`, lengthened by a random 0 to 10 % so that not all grants retry at
 /// once; zero if there is none.
 pub(crate) fn retry_after(error: &Error) -> Duration {
     jitter::lengthened(error.retry_after().unwrap_or_default())
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn server_has_another_token_a_second_after_one_that_had_expired_on_arrival() {
+    fn retry_waits_a_second_after_a_token_that_had_expired_on_arrival() {
         let error = Error::InvalidResponse(InvalidResponse::Expired);
         assert!((0..200).all(|_| before_retry(0, &error) >= LAST_SECOND));
     }

@@ -19,10 +19,10 @@ use crate::token::Token;
 /// The tokens of one grant, or of one [`GrantSource`]; also ureq middleware that puts them on API
 /// calls.
 ///
-/// A source is asked before the first use, and again whenever the token endpoint rejects the current
-/// grant, also when a renewal is rejected. If the source then gives another grant, the call goes on
-/// with that one, once. After several rejected grants in a row, the source is left alone for 1 to
-/// 30 s.
+/// A source is asked before the first use, and again whenever the token endpoint rejects the
+/// current grant, also when a renewal is rejected. If the source then gives another grant, the call
+/// goes on with that one, once. After several rejected grants in a row, the source is left alone
+/// for 1 to 30 s.
 ///
 /// # As middleware
 ///
@@ -37,8 +37,8 @@ use crate::token::Token;
 /// `redirect_auth_headers` like that: the other choice would carry the token to another port of the
 /// same host.
 ///
-/// An [`Error`] on the way to a token ends the request; [`Error::from_ureq`] distinguishes it from
-/// an error of the call itself.
+/// If no token can be obtained, the request ends with that [`Error`]. [`Error::from_ureq`]
+/// distinguishes it from an error of the call itself.
 #[derive(Clone)]
 pub struct Bearer {
     authenticator: Authenticator,
@@ -130,9 +130,9 @@ impl Bearer {
     /// [`ureq::Error::StatusCode(401)`](ureq::Error::StatusCode).
     ///
     /// The refused token counts as missing from then on (see [`Authenticator::invalidate`]). There
-    /// is no second call if no other token can be had. A second 401 is returned as it is, unless the
-    /// second token was requested before the first refusal, by a renewal or by another process: then
-    /// there is a third call.
+    /// is no second call if no other token can be had. A second 401 is returned as it is, with one
+    /// exception. If the second token was requested before the first refusal, by a renewal or
+    /// another process, there is a third call.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
@@ -154,10 +154,10 @@ impl Bearer {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// To use your own certification authority or proxy, call through [`agent`](Self::agent): it has
-    /// the settings of [`Builder::http`](super::Builder::http), and keeps an `Authorization` header
-    /// that the request already has. With `http_status_as_error(false)` a 401 is no error: return
-    /// `Err(ureq::Error::StatusCode(401))` for it.
+    /// To use your own certification authority or proxy, call through [`agent`](Self::agent). It
+    /// has the settings of [`Builder::http`](super::Builder::http), and keeps an `Authorization`
+    /// header that the request already has. With `http_status_as_error(false)` a 401 is no error:
+    /// return `Err(ureq::Error::StatusCode(401))` for it.
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Bearer {
         outcome
     }
 
-    /// Returns the state of the current grant, as [`Authenticator::status`] does. The state is empty
-    /// before the source was asked for the first time.
+    /// Returns the state of the current grant, as [`Authenticator::status`] does. The state is
+    /// empty before the source was asked for the first time.
     #[must_use]
     pub fn status(&self) -> Status {
         let grant = self.state().grant.clone();
@@ -199,20 +199,22 @@ impl Bearer {
     /// Make it once and keep it, because it owns a pool of connections. Clones share the pool.
     ///
     /// If the API refuses a token with 401, the agent repeats the call once with another token, if
-    /// there is one. It doesn't repeat a call whose method usually has a body (POST, PUT, PATCH), a
-    /// call with settings of its own (`config()`, `force_send_body()`), or a call that was redirected
-    /// to another origin. [`with_token`](Self::with_token) can repeat any call.
+    /// there is one. It doesn't repeat a call whose method usually has a body (POST, PUT, PATCH),
+    /// or a call that was redirected to another origin. Nor does it repeat a call with its own
+    /// settings (`config()`, `force_send_body()`). [`with_token`](Self::with_token) can repeat any
+    /// call.
     ///
-    /// The agent waits 10 s for a connection and 60 s for the head of an answer, and keeps up to 10
-    /// idle connections for each host; [`Builder::http`](super::Builder::http) overrides that.
-    /// Otherwise it has ureq's own defaults: a 4xx or 5xx status is an error, and a body may take
-    /// any time. Redirects are followed without the header, whatever `Builder::http` says.
+    /// The agent waits 10 s for a connection and 60 s for the head of an answer. It keeps up to 10
+    /// idle connections for each host. [`Builder::http`](super::Builder::http) overrides these
+    /// settings. Otherwise the agent has ureq's own defaults: a 4xx or 5xx status is an error, and
+    /// a body may take any time. Redirects are followed without the header, whatever
+    /// `Builder::http` says.
     ///
-    /// The settings of a single request, made with its own `config()`, are your responsibility. With
-    /// `redirect_auth_headers(SameHost)` ureq carries the token to another port of the same host;
-    /// `https_only(false)`, `proxy` and `tls_config` change where and how it travels. A new agent
-    /// made of this one's settings, `agent.config().new_agent()`, carries the token too, but its
-    /// buffers are not wiped.
+    /// The settings of a single request, made with its own `config()`, are your responsibility.
+    /// With `redirect_auth_headers(SameHost)` ureq carries the token to another port of the same
+    /// host; `https_only(false)`, `proxy` and `tls_config` change where and how it travels. A new
+    /// agent made of this one's settings, `agent.config().new_agent()`, carries the token too, but
+    /// its buffers are not wiped.
     #[must_use]
     pub fn agent(&self) -> Agent {
         let endpoint = &self.authenticator.0.endpoint;
@@ -305,7 +307,7 @@ impl Middleware for Bearer {
         request.headers_mut().insert(AUTHORIZATION, value);
         let slot = request.extensions().get::<Refused>().cloned();
 
-        // Forgets an earlier request.
+        // Clears the record of an earlier request.
         let _ = address.has_got_token();
         let result = next.handle(request);
         let is_refused = match &result {
@@ -327,8 +329,8 @@ impl Middleware for Bearer {
 #[derive(Clone, Default)]
 struct Refused(Arc<OnceLock<Token>>);
 
-/// Middleware that repeats a call once if the API refused its token. It is the first one, so that a
-/// repeated call passes through the user's middleware as any other.
+/// Middleware that repeats a call once if the API refused its token. Comes before the user's
+/// middleware, so that a repeated call passes through that as any other call.
 struct Repeat {
     bearer: Bearer,
     /// An agent like the one that has this middleware, but without it.

@@ -37,7 +37,7 @@ pub(crate) struct Cache {
     timeout: Duration,
 }
 
-/// What a caller does to get a token.
+/// The next step of a caller that needs a token.
 pub(crate) enum Claim {
     /// Use this token.
     Hit(Token),
@@ -146,8 +146,8 @@ impl Cache {
         Some(lead)
     }
 
-    /// Makes this token count as missing. Ignores any other token, one that is refused already, and
-    /// one that has just replaced a refused one. A flight goes on and fills the cache.
+    /// Makes this token count as missing. Ignores any other token, a token that is refused already,
+    /// and a token that has just replaced a refused one. A flight goes on and fills the cache.
     pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Refusal> {
         self.lock().entries.get_mut(grant)?.refuse(token, now)
     }
@@ -166,7 +166,8 @@ impl Cache {
         self.lock().tokens.len()
     }
 
-    /// Drops everything about a grant. A flight goes on for its waiters, but doesn't fill the cache.
+    /// Drops everything about a grant. A flight goes on for its waiters, but doesn't fill the
+    /// cache.
     pub(crate) fn forget(&self, grant: &Grant) {
         let mut state = self.lock();
         let _removed = (state.take(grant), state.entries.remove_entry(grant));
@@ -181,8 +182,8 @@ impl Cache {
         drop(state);
     }
 
-    /// Drops expired tokens, and failures that need not be remembered any longer. Other threads can
-    /// get the lock before each of them.
+    /// Drops expired tokens, and failures that need not be remembered any longer. Unlocks after
+    /// each of them, so that other threads can get the lock.
     fn sweep(&self, now: Moment) {
         loop {
             let removed = self.lock().remove_ended(now);
@@ -198,7 +199,7 @@ impl Cache {
 }
 
 impl State {
-    /// Takes out what is known of a grant; the caller puts it back or drops it.
+    /// Takes the token or failure of a grant out of its entry. The caller puts it back or drops it.
     fn take(&mut self, grant: &Grant) -> Known {
         let Some(entry) = self.entries.get_mut(grant) else { return Known::Nothing };
         let (number, known) = (entry.number, mem::take(&mut entry.known));
@@ -208,8 +209,8 @@ impl State {
         known
     }
 
-    /// Stores what is known of a grant, after [`take`](Self::take). If that is one too many, evicts
-    /// the one that ends soonest: a token for a token, a failure for a failure.
+    /// Stores the token or failure of a grant, after [`take`](Self::take). In a full cache, evicts
+    /// the one that ends first: a token for a token, a failure for a failure.
     fn put(&mut self, grant: &Grant, known: Known, capacity: usize) -> Option<Removed> {
         let (key, entry) = self.entries.get_key_value(grant)?;
         let (key, number) = (key.clone(), entry.number);
@@ -222,14 +223,14 @@ impl State {
         evicted.map(|(_, grant)| self.remove(&grant))
     }
 
-    /// The index that has the entry, and the end by which the entry is found there.
+    /// The index that lists the entry, and the end under which the entry is listed.
     fn index_of(&mut self, known: &Known) -> Option<(&mut Ends, Instant)> {
         let is_token = matches!(known, Known::Token(_));
         let ends = if is_token { &mut self.tokens } else { &mut self.failures };
         Some((ends, known.end()?.monotonic))
     }
 
-    /// Removes what is known of a grant, and the entry unless a flight is running.
+    /// Removes the token or failure of a grant, and the entry unless a flight is running.
     fn remove(&mut self, grant: &Grant) -> Removed {
         (self.take(grant), self.remove_if_empty(grant))
     }
@@ -291,7 +292,7 @@ impl Lead {
                 _ => (None, None),
             }
         };
-        // Published after the cache was changed: a waiter that starts over must not find this
+        // Publishes after changing the cache, because a waiter that starts over must not find this
         // flight again.
         flight.publish(served.clone().map_or(landing, Landing::Token));
         served

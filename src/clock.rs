@@ -3,7 +3,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// A point in time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
-    /// Never steps, but may stand still while the machine is suspended.
+    /// Never steps, but may stop while the machine is suspended.
     pub(crate) monotonic: Instant,
     /// Counts suspend, but may be stepped.
     pub(crate) wall: SystemTime,
@@ -46,7 +46,7 @@ impl Moment {
         }
     }
 
-    /// This moment with the reading that the wall clock of `later` would have had: a step of the
+    /// This moment with the reading that the wall clock of `later` would have had. So a step of the
     /// wall clock between the two no longer matters.
     pub(crate) fn by_wall_clock_of(self, later: Self) -> Self {
         let elapsed = self.until(later.monotonic);

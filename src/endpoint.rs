@@ -68,7 +68,7 @@ impl Endpoint {
         let own = self.http.config.timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
         let unreached = |error| self.unreached(error, start.until(clock().monotonic));
-        // ureq's own look-up panics where the system gives no thread.
+        // ureq's own look-up panics if the system gives no thread.
         #[cfg(not(feature = "wipe"))]
         if let Err(error) = std::thread::Builder::new().spawn(|| ()) {
             return Err(unreached(error.into()));

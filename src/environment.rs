@@ -3,10 +3,10 @@ use std::str::FromStr;
 
 use crate::error::ConfigError;
 
-/// A WeSeeDo environment: where the token endpoint and the API stand.
+/// A WeSeeDo environment: where the token endpoint and the API are.
 ///
 /// Sandbox and production behave the same (WeSeeDo's authentication page). The OpenAPI document of
-/// each stands at `api/v2/docs` below its base URL.
+/// each is at `api/v2/docs` below its base URL.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Environment {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Why there is no token.
 ///
-/// The text says all there is to say: [`source`](std::error::Error::source) repeats none of it. It
-/// holds no secret and no user name. The server's words are quoted only if they are plain words
-/// that share no six characters in a row with a secret or user name of the grant; other words are
+/// The text is complete: [`source`](std::error::Error::source) repeats none of it. It holds no
+/// secret and no user name. The server's words are quoted only if they are plain words. They must
+/// not share six characters in a row with a secret or user name of the grant. Other words are
 /// withheld, and the text says so.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -27,7 +27,8 @@ pub enum Error {
         /// of 1 to 64 lower-case letters and underscores.
         code: Option<String>,
         /// The server's own words: `error_description` (RFC 6749 section 5.2), else `message`, else
-        /// plain text. For 404 and 405 also the URL that was asked, and the setting that changes it.
+        /// plain text. For 404 and 405 also the URL that was asked, and the setting that changes
+        /// it.
         description: Option<String>,
     },
     /// The server can't answer now: 408, 425, 429, 500, 502, 503, 504 or 520 to 599.
@@ -95,7 +96,7 @@ pub enum InvalidResponse {
     Field {
         /// `access_token`, `expires` or `token_type`.
         name: &'static str,
-        /// What is wrong with it.
+        /// Why the field is unusable.
         reason: &'static str,
     },
     /// The endpoint redirects. Redirects are refused, so that credentials never travel to another
@@ -137,10 +138,10 @@ impl Error {
 
     /// Returns whether asking again later may help.
     ///
-    /// [`Unavailable`](Self::Unavailable) is transient, and so are network errors, time-outs, a token
-    /// that had expired on arrival, and a certificate that is not valid *yet*, which a machine sees
-    /// that starts before its clock is set. Every other certificate error, a TLS alert, and a proxy's
-    /// 4xx other than 408 and 429 are permanent.
+    /// [`Unavailable`](Self::Unavailable) is transient, and so are network errors, time-outs and a
+    /// token that had expired on arrival. So is a certificate that is not valid *yet*, because a
+    /// machine may start before its clock is set. Every other certificate error, a TLS alert, and a
+    /// proxy's 4xx other than 408 and 429 are permanent.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn error_of_ureq_can_be_asked() {
+    fn error_of_ureq_is_accessible() {
         let Error::Transport(error) = transport(ureq::Error::HostNotFound) else { panic!() };
         assert!(matches!(error.ureq(), ureq::Error::HostNotFound));
         assert!(!error.is_timeout() && !error.is_certificate());
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_will_happen_again_are_not_transient() {
+    fn permanent_errors_are_not_transient() {
         let proxy = |text: &str| transport(ureq::Error::ConnectProxyFailed(text.to_owned()));
         for error in [
             tls("invalid peer certificate: Expired"),

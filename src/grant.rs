@@ -10,18 +10,19 @@ use crate::error::Error;
 use crate::from_env;
 use crate::secret::Secret;
 
-/// The keys of all digests. They are random, so that nobody can choose grants whose digests collide.
+/// The keys of all digests. They are random, so that nobody can choose grants whose digests
+/// collide.
 static DIGEST_KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// The credentials of a token request, and its grant type: one of the two that WeSeeDo's
-/// authentication page names.
+/// The credentials of a token request, and its grant type. WeSeeDo's authentication page names two
+/// types.
 ///
 /// `client_id` and `client_secret` are created in WeSeeDo's administrative interface
 /// (<https://admin.weseedo.nl>, API tab).
 ///
 /// Clones share one copy of the secrets, so that cloning is cheap. The whole grant, secrets
-/// included, is the key of the cache, so that a wrong secret is never served the token of the right
-/// one. `Debug` prints the `client_id` and nothing else.
+/// included, is the key of the cache, so that a wrong secret never gets the token of the right one.
+/// `Debug` prints the `client_id` and nothing else.
 ///
 /// ```
 /// use weseedo_auth::Grant;
@@ -113,8 +114,8 @@ impl Grant {
         &self.credentials().0.client_secret
     }
 
-    /// The user for whom the program acts. Its presence decides the grant type, because a caller can
-    /// put the credentials of one variant into the other.
+    /// The user for whom the program acts. Its presence decides the grant type, because a caller
+    /// can put the credentials of one variant into the other.
     pub(crate) fn user(&self) -> Option<&User> {
         self.credentials().0.user.as_ref()
     }
@@ -124,7 +125,7 @@ impl Grant {
         credentials
     }
 
-    /// The texts that an error must not quote from a server's answer; "" where there is none.
+    /// The texts that an error must not quote from a server's answer; "" if there is none.
     pub(crate) fn private_texts(&self) -> [&str; 3] {
         let user = self.user().map_or(["", ""], |user| [user.password.expose(), &user.name]);
         [self.client_secret().expose(), user[0], user[1]]
@@ -146,7 +147,8 @@ impl Grant {
 
     /// The body of the token request.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
-        // A buffer that grows would leave an unwiped copy behind. An escaped byte takes six at most.
+        // A buffer that grows would leave an unwiped copy behind. An escaped byte takes six at
+        // most.
         let length = self.fields().map(|(name, text)| name.len() + 8 + 6 * text.len()).sum();
         let mut body = Zeroizing::new(Vec::with_capacity(length));
         // Writing to memory doesn't fail, and strings under string keys can all be serialized.
@@ -185,7 +187,7 @@ impl Credentials {
 }
 
 impl Hash for Grant {
-    /// Hashes a random number that stands for the grant, and none of its texts.
+    /// Hashes the digest of the grant, and none of its texts.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(*self.credentials().0.digest);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use crate::error::{Error, GrantError};
 use crate::grant::Grant;
 
-/// Where a [`Bearer`](super::Bearer) gets its grant from, and the next one after a secret was reset.
+/// The source of a [`Bearer`](super::Bearer)'s grant, and of the next grant after a secret was
+/// reset.
 ///
 /// A [`Grant`] turns into a source that never changes. [`new`](Self::new) takes a function, such as
 /// one that reads a file. The function is called before the first use, and again whenever the token
-/// endpoint answers the current grant with [`Rejected`](super::Error::Rejected). If it then gives
-/// another grant, the call goes on with that one.
+/// endpoint answers the current grant with [`Rejected`](super::Error::Rejected). If the function
+/// then returns another grant, the call goes on with that one.
 ///
 /// ```
 /// use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
@@ -39,16 +40,16 @@ impl GrantSource {
     /// Creates a source from a function that returns the grant to use from now on.
     ///
     /// Several threads may call the function at the same time, and none waits for another. An error
-    /// of the function ends its own call with [`Error::Grant`](super::Error::Grant), and no other
-    /// one; so does a panic.
+    /// of the function fails only the call that needs the grant, with
+    /// [`Error::Grant`](super::Error::Grant). A panic too ends only that call.
     pub fn new(
         read: impl Fn() -> Result<Grant, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Read(Arc::new(read)))
     }
 
-    /// Creates a source that reads environment variables, as [`Grant::from_env`] does. A file is read
-    /// again each time, so a secret that was replaced there needs no code.
+    /// Creates a source that reads environment variables, as [`Grant::from_env`] does. A file is
+    /// read again each time, so a secret that was replaced there needs no code.
     #[must_use]
     pub fn from_env() -> Self {
         Self::new(|| Ok(Grant::from_env()?))

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// A random part of `span`, evenly distributed from zero to just below `span`.
 ///
 /// Every `RandomState` of a process differs, and the operating system seeds the first one. The
-/// process number distinguishes forked processes, which have the same seed. That is random enough to
-/// spread load, which is the only use here.
+/// process number distinguishes forked processes, which have the same seed. That is random enough
+/// to spread load, which is the only use here.
 pub(crate) fn part_of(span: Duration) -> Duration {
     const STEPS: u32 = 1 << 16;
     #[expect(clippy::cast_possible_truncation, reason = "the remainder makes the cast lossless")]
@@ -20,8 +20,8 @@ pub(crate) fn shortened(span: Duration) -> Duration {
     span.saturating_sub(part_of(span / 4))
 }
 
-/// `span`, lengthened by a random 0 to 10 %, so that callers who were told the same time to wait
-/// don't all come back at once.
+/// `span`, lengthened by a random 0 to 10 %, so that callers with the same time to wait don't all
+/// retry at once.
 pub(crate) fn lengthened(span: Duration) -> Duration {
     span.saturating_add(part_of(span / 10))
 }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn fleet_that_started_together_does_not_go_on_together() {
+    fn fleet_that_started_together_does_not_renew_together() {
         let (hour, window) = (Duration::from_secs(3600), Duration::from_secs(300));
         let mut renewals = HashMap::new();
         for _ in 0..10_000 {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::read;
 
-/// The most that is read of a file, in bytes.
+/// The largest file that is read, in bytes.
 const MAX_FILE: usize = 64 * 1024;
 
 /// A client secret or password: wiped from memory when dropped, and never printed.
@@ -30,7 +30,7 @@ pub struct Secret(Zeroizing<String>);
 impl Secret {
     /// Returns the secret in plain text.
     ///
-    /// What is copied from it is no longer wiped.
+    /// Copies of the returned text are not wiped.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -40,8 +40,8 @@ impl Secret {
     /// Kubernetes secret.
     ///
     /// One line end (`\n` or `\r\n`) is taken off the end; other white space is part of the secret.
-    /// The file may be a pipe or stand in `/proc`; it is read to at most 64 KiB, into a buffer that
-    /// is wiped.
+    /// The file may be a pipe or be in `/proc`; it is read to at most 64 KiB, into a buffer that is
+    /// wiped.
     ///
     /// ```
     /// use weseedo_auth::{Grant, Secret};
@@ -57,12 +57,13 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// What the file system says, such as [`NotFound`](ErrorKind::NotFound); and
+    /// The file system's error, such as [`NotFound`](ErrorKind::NotFound), or
     /// [`InvalidData`](ErrorKind::InvalidData) if the file is empty, larger than 64 KiB or not
     /// UTF-8. The text names the path.
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
-        // Of one size for every file: what metadata says of a pipe or of `/proc` is wrong.
+        // The buffer has the same size for every file, because the metadata of a pipe or of a file
+        // in `/proc` is wrong.
         let mut buffer = Zeroizing::new(vec![0; MAX_FILE + 1]);
         let text = File::open(path).and_then(|file| read::until_full(file, &mut buffer));
         text.and_then(Self::from_content)
@@ -96,7 +97,7 @@ impl From<String> for Secret {
 }
 
 impl From<&str> for Secret {
-    /// Copies the text; the caller's own copy is the caller's to wipe.
+    /// Copies the text; the crate doesn't wipe the caller's own copy.
     fn from(secret: &str) -> Self {
         Self::from(secret.to_owned())
     }
@@ -178,10 +179,10 @@ mod tests {
         }
     }
 
-    /// Their metadata says that they are empty.
+    /// The metadata of files in `/proc` says that they are empty.
     #[test]
     #[cfg(target_os = "linux")]
-    fn file_may_say_that_it_is_empty() {
+    fn size_in_the_metadata_of_a_file_is_ignored() {
         assert!(Secret::from_file("/proc/self/status").unwrap().expose().starts_with("Name:"));
     }
 

@@ -51,24 +51,24 @@ impl fmt::Debug for Stored {
 ///
 /// A store sees no secret and no token. Its keys are 64 lower-case hexadecimal digits, derived from
 /// the whole grant, secrets included, and the token endpoint. Its values are encrypted with another
-/// key from the same source. At worst, a value that a store loses, mixes up or makes up is a token
-/// that was not found, and a value that it brings back too late is an expired token. [The crate's
+/// key from the same source. At worst, a value that a store loses, mixes up or makes up is a
+/// missing token. A value that it returns too late is an expired token. [The crate's
 /// documentation](super#one-token-for-many-processes) says who can do what with a store.
 ///
 /// # What an implementation must do
 ///
-/// - Bound each call in time, with the look-up of a host name, a new connection and the release of
-///   a lease. Each call runs in a thread of its own, and is waited for a quarter of the fetch's time
-///   at most (2.5 s by default). A store that takes longer is left alone for 30 s, and for as long
-///   as the call runs.
+/// - Bound each call in time, including the look-up of a host name, a new connection and the
+///   release of a lease. Each call runs in a thread of its own, and is waited for a quarter of the
+///   fetch's time at most (2.5 s by default). A store that takes longer is left alone for 30 s, and
+///   for as long as the call runs.
 /// - Accept calls from many threads at once. A process that waits for the token of another process
 ///   makes two calls every 50 to 100 ms.
-/// - Return exactly the bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB at
-///   most.
+/// - Return exactly the bytes that were saved, or nothing. Values have some hundred bytes, 17 KiB
+///   at most.
 /// - Save in one step: a concurrent `load` gets the old value or the new one.
 /// - Make a saved value visible to all processes before the lease is released.
 /// - Remove a value only if it is still the given one, in one step.
-/// - Give a lease to one holder at a time, in this process or another, and free it when its time has
+/// - Give a lease to one holder at a time, in this process or another. Free it when its time has
 ///   ended, or else when its holder has died. Release it only if it is still held. Keep it under a
 ///   name that is not a key, because a lease is not a value.
 /// - Return an error if the work can't be done. The error is logged at `warn` and reported to
@@ -156,8 +156,8 @@ pub trait TokenStore: Send + Sync {
     /// The store can't say.
     fn load(&self, key: &str) -> Result<Option<Stored>, StoreError>;
 
-    /// Stores `sealed` under `key`, in place of any other value. It is of no use any more when
-    /// `remaining` has passed, and may be dropped then.
+    /// Stores `sealed` under `key`, in place of any other value. The value is of no use after
+    /// `remaining`, and may be dropped then.
     ///
     /// # Errors
     ///
@@ -187,14 +187,14 @@ pub trait TokenStore: Send + Sync {
 }
 
 /// The right to fetch a token for all processes. It is released when it is dropped.
-pub struct Lease(Mutex<Option<GiveBack>>);
+pub struct Lease(Mutex<Option<Release>>);
 
-type GiveBack = Box<dyn FnOnce() + Send>;
+type Release = Box<dyn FnOnce() + Send>;
 
 impl Lease {
-    /// Creates a lease that is released by calling `give_back`, once.
-    pub fn new(give_back: impl FnOnce() + Send + 'static) -> Self {
-        Self(Mutex::new(Some(Box::new(give_back))))
+    /// Creates a lease that is released by calling `release`, once.
+    pub fn new(release: impl FnOnce() + Send + 'static) -> Self {
+        Self(Mutex::new(Some(Box::new(release))))
     }
 
     /// Creates a lease whose release does nothing, for a store without leases.
@@ -206,8 +206,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(give_back) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            give_back();
+        if let Some(release) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            release();
         }
     }
 }

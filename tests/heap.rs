@@ -1,10 +1,10 @@
-//! Looks at every block of memory when it is freed, and at those that never are, for what should
-//! have been wiped.
+//! Scans every block of memory when it is freed, and the blocks that are never freed, for secrets
+//! and tokens that should have been wiped.
 //!
-//! A secret counts by any of its aligned pieces of 8 bytes: a copy that was cut, moved or partly
-//! overwritten is a copy.
+//! A scan looks for every aligned piece of 8 bytes of a secret. So it also finds a copy that was
+//! cut, moved or partly overwritten.
 
-#![expect(unsafe_code, reason = "an allocator that looks at what it frees")]
+#![expect(unsafe_code, reason = "the allocator scans the blocks that it frees")]
 
 #[cfg(feature = "store")]
 #[path = "it/memory_store.rs"]
@@ -41,15 +41,16 @@ const CLIENT_SECRET: &str = "Qm7vXz2LrT9wKd4HsYb6NcJf1GpAe8Ru3MtWo5ZiVxDkSqBhCyE
 const CLIENT_SECRET_BASE64: &str =
     "UW03dlh6MkxyVDl3S2Q0SHNZYjZOY0pmMUdwQWU4UnUzTXRXbzVaaVZ4RGtTcUJoQ3lFbkZnVWpJYVBsTzBfYw";
 const PASSWORD: &str = "u3Hq8ZxTn5RbWc1VyKj7MfLd9SgPe2AoQi6XtNrBkYv4EwJmDhGzUsCaFlOI0p_p";
-/// With characters that JSON may escape.
+/// Contains characters that JSON may escape.
 const TOKEN: &str = "kV9/bT3nQx7Zr/5LmYc1Hs8Wd=gJf2PuXe6Ri4Na+oBtSvKyEqGwCzDhMjUlAp0_t";
 const NEW_TOKEN: &str = "aB4cWz8XkL1qTn6VrYs3JhPd9FgMe7RoUi5QtNvZbGxKcEwSyDmHjCuIlAfOp2_u";
 
-/// The two kinds of what must not be found, and what an error's text is searched for.
+/// Secrets that must not stay in memory.
 const SECRETS: &[&str] = &[CLIENT_SECRET, PASSWORD, CLIENT_SECRET_BASE64];
+/// Tokens that must not stay in memory.
 const TOKENS: &[&str] = &[TOKEN, NEW_TOKEN];
 
-/// Whether a block holds a piece of any of these.
+/// Whether a block holds a piece of 8 bytes of one of the texts.
 fn holds(block: &[u8], texts: &[&str]) -> bool {
     let pieces = || texts.iter().flat_map(|text| text.as_bytes().as_chunks::<8>().0);
     let mut is_first = [false; 256];
@@ -61,7 +62,7 @@ fn holds(block: &[u8], texts: &[&str]) -> bool {
         .any(|window| is_first[usize::from(window[0])] && pieces().any(|piece| window == piece))
 }
 
-/// The key that a store's value is sealed with, in the scene that is on: a secret too.
+/// The key that seals stored values in the current scenes. Counts as a secret. Zero before that.
 static STORE_KEY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 fn holds_store_key(block: &[u8]) -> bool {
@@ -72,13 +73,13 @@ fn holds_store_key(block: &[u8]) -> bool {
 
 struct Scanner {
     is_on: AtomicBool,
-    /// Blocks with secrets, and with tokens.
+    /// The number of freed blocks that held a secret, and of those that held a token.
     freed: [AtomicUsize; 2],
     live: Live,
 }
 
 thread_local! {
-    /// A server's thread has the secrets too, and does not wipe them.
+    /// Set in the server's threads, which the scanner ignores because they don't wipe secrets.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -89,15 +90,15 @@ static SCANNER: Scanner = Scanner {
     live: Live { lock: AtomicBool::new(false), blocks: UnsafeCell::new([(0, 0); SLOTS]) },
 };
 
-// SAFETY: passes everything on to the system's allocator. `realloc` is the trait's default, which
-// frees the old block here.
+// SAFETY: passes every call on to the system's allocator. `realloc` is the trait's default, which
+// frees the old block through `dealloc`, so that block is scanned too.
 unsafe impl GlobalAlloc for Scanner {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise, passed on; then `block` is this long.
+        // SAFETY: the caller keeps the contract of `alloc`.
         let block = unsafe { System.alloc(layout) };
         if !block.is_null() && self.is_watching() {
-            // What was here before must not count.
-            // SAFETY: as above.
+            // Overwrites the previous content, because it must not count as a copy.
+            // SAFETY: the block is not null, so it has `layout.size()` bytes.
             unsafe { block.write_bytes(0xa5, layout.size()) };
             self.live.insert(block as usize, layout.size());
         }
@@ -106,19 +107,19 @@ unsafe impl GlobalAlloc for Scanner {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if self.is_on.load(SeqCst) {
-            // A server's thread may free what another has allocated.
+            // Also in a server's thread, because it may free a block of another thread.
             self.live.remove(block as usize);
         }
         if self.is_watching() {
-            // SAFETY: the block is this long, initialized by `alloc` or its owner, and nobody's but
-            // ours.
+            // SAFETY: the block has `layout.size()` bytes, which `alloc` or the owner has
+            // initialized. The owner no longer uses them.
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
             let found = [holds(bytes, SECRETS) || holds_store_key(bytes), holds(bytes, TOKENS)];
             for (count, is_found) in self.freed.iter().zip(found) {
                 count.fetch_add(usize::from(is_found), SeqCst);
             }
         }
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -128,7 +129,8 @@ impl Scanner {
         self.is_on.load(SeqCst) && !GUARDED.try_with(Cell::get).unwrap_or(true)
     }
 
-    /// Runs `scene` and returns what it left: blocks with secrets and with tokens, freed and live.
+    /// Runs `scene`. Returns the number of freed blocks with secrets and with tokens, and of live
+    /// blocks with either.
     fn watch(&self, scene: impl FnOnce()) -> Found {
         self.live.clear();
         self.freed.iter().for_each(|count| count.store(0, SeqCst));
@@ -140,7 +142,8 @@ impl Scanner {
     }
 }
 
-/// How many live blocks hold something, once there are `expected` or patience has run out.
+/// Waits until `expected` live blocks hold a secret or token, for 10 s at most. Returns their
+/// number.
 fn live_at_last(expected: usize) -> usize {
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
@@ -160,13 +163,13 @@ struct Found {
 
 const SLOTS: usize = 1 << 16;
 
-/// The blocks that are in use, by address, behind a spin lock: a `Mutex` might allocate.
+/// The live blocks, by address. A spin lock protects them, because a `Mutex` might allocate.
 struct Live {
     lock: AtomicBool,
     blocks: UnsafeCell<[(usize, usize); SLOTS]>,
 }
 
-// SAFETY: `with` gives `blocks` to one thread at a time.
+// SAFETY: `with` lends `blocks` to one thread at a time.
 unsafe impl Sync for Live {}
 
 impl Live {
@@ -174,13 +177,14 @@ impl Live {
         while self.lock.swap(true, SeqCst) {
             std::hint::spin_loop();
         }
-        // SAFETY: only the holder of the lock comes here, and `run` cannot keep the reference.
+        // SAFETY: this thread holds the lock, and `run` cannot keep the reference.
         let result = run(unsafe { &mut *self.blocks.get() });
         self.lock.store(false, SeqCst);
         result
     }
 
-    /// Where to look for a block, up to an empty slot. A removed block leaves a 1 behind.
+    /// The slots to search for a block, in order. The search ends at an empty slot. A removed block
+    /// leaves the address 1 behind.
     fn slots(block: usize) -> impl Iterator<Item = usize> {
         (0..SLOTS).map(move |i| (block / 16 + i) % SLOTS)
     }
@@ -208,8 +212,8 @@ impl Live {
     fn count(&self) -> usize {
         self.with(|blocks| {
             let live = blocks.iter().filter(|(block, _)| *block > 1);
-            // SAFETY: these blocks were not freed while they were watched, and no thread of the
-            // scene is left to do so.
+            // SAFETY: these blocks have not been freed, and every thread of the scene that could
+            // free them has ended.
             let bytes = live.map(|(block, size)| unsafe {
                 std::slice::from_raw_parts(*block as *const u8, *size)
             });
@@ -221,7 +225,8 @@ impl Live {
     }
 }
 
-/// A token endpoint, over TLS if it has a certificate. An answer is written in pieces, as they are.
+/// A token endpoint, over TLS if it has a certificate. Each piece of an answer is written on its
+/// own.
 struct Endpoint {
     base_url: String,
     certificate: Option<Certificate<'static>>,
@@ -266,7 +271,7 @@ impl Endpoint {
     }
 }
 
-/// Returns whether the connection is to stay open, as the answer says.
+/// Serves one request. Returns whether the answer keeps the connection open.
 fn serve(
     stream: &mut (impl Read + Write),
     n: usize,
@@ -292,10 +297,10 @@ fn password() -> Grant {
     Grant::password("id", CLIENT_SECRET, "jan", PASSWORD)
 }
 
-/// What a scene must or may leave.
+/// The number of unwiped blocks that a scene must or may leave.
 #[derive(Clone, Copy)]
 enum Rule {
-    /// A control: what finds nothing here can't find anything elsewhere either.
+    /// For controls: a scan that finds nothing here would find nothing elsewhere either.
     MustBeFreed,
     MustBeLive,
     AtMost {
@@ -311,7 +316,7 @@ const fn freed(secrets: usize, tokens: usize) -> Rule {
     Rule::AtMost { secrets, tokens, live: 0 }
 }
 
-/// What an unusable answer holds.
+/// The private texts in an unusable answer.
 #[derive(Clone, Copy)]
 enum Holds {
     Token,
@@ -346,14 +351,15 @@ impl Runner {
         *(if is_ok { &mut self.passed } else { &mut self.failed }) += 1;
     }
 
-    /// One call of `get_token` with each grant. `Ok` expects a token, in so many records of TLS.
+    /// Calls `get_token` once with each grant. `Ok` expects a token, sent in this number of TLS
+    /// records.
     fn calls(
         &mut self,
         name: &str,
         expected: Result<usize, Holds>,
         answer: impl Fn(usize, &str) -> Vec<String> + Send + Sync + Clone + 'static,
     ) {
-        // Of each record of each call, rustls frees two copies.
+        // rustls frees two copies of each record, and there are two calls.
         let tls = match expected {
             Ok(records) => freed(0, 4 * records),
             Err(Holds::Token) => freed(0, 4),
@@ -468,13 +474,14 @@ fn unusable_answers(run: &mut Runner) {
             &format!(r#"{{"\u006b{}":1,"{TOKEN}":{{"{TOKEN}":2}}}}"#, &TOKEN[1..]),
         )]
     });
-    run.calls("a token that was over on arrival", Err(Holds::Token), |_, _| {
+    run.calls("a token that had expired on arrival", Err(Holds::Token), |_, _| {
         vec![token_answer(TOKEN, HOUR).replace("31 Dec 2021", "31 Dec 2022")]
     });
 }
 
 fn lives_of_a_token(run: &mut Runner) {
-    // The window of a token's last quarter comes within a moment.
+    // The crate takes a second off, so the first token is valid for 0.2 s and renewed within that
+    // time.
     let endpoint = Endpoint::start(false, |n, _| match n {
         0 => vec![token_answer(TOKEN, Duration::from_millis(1200))],
         _ => vec![token_answer(NEW_TOKEN, HOUR)],
@@ -483,7 +490,7 @@ fn lives_of_a_token(run: &mut Runner) {
         let authenticator = endpoint.authenticator();
         wait_until(|| authenticator.get_token(&password()).unwrap().access_token() == NEW_TOKEN);
         drop(authenticator);
-        // Its thread ends a moment after the landing.
+        // The renewal's thread ends a moment after it has published the new token.
         live_at_last(0);
     });
     let endpoint = Endpoint::start(false, move |_, _| whole());
@@ -546,7 +553,7 @@ fn lives_of_a_token(run: &mut Runner) {
     });
 }
 
-/// What lies in ureq's buffer before and after it is sent.
+/// The request in ureq's buffers, while it waits for its answer and when it is never sent.
 fn requests(run: &mut Runner) {
     let (asked, answers) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let barriers = (Arc::clone(&asked), Arc::clone(&answers));
@@ -561,8 +568,8 @@ fn requests(run: &mut Runner) {
         thread::scope(|scope| {
             scope.spawn(|| authenticator.get_token(&client_credentials()).unwrap());
             asked.wait();
-            // The server may have the whole request before the client is back from sending it, and
-            // has wiped its buffer.
+            // Waits, because the server may have read the request before the client wipes its send
+            // buffer.
             live = live_at_last(2);
             answers.wait();
         });
@@ -589,20 +596,20 @@ fn api_calls(run: &mut Runner) {
 }
 
 fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
-    // Serves the token request and one API call, which it answers with the header that came with
-    // it.
+    // Serves the token request and one API call. The API's answer echoes the request,
+    // `Authorization` header included.
     let endpoint = Endpoint::start(false, |n, request| match n {
         0 => whole(),
         _ => vec![answer("200 OK", "", request).replace("Connection: close\r\n", "")],
     });
-    // ureq frees the header's value, and the agent holds the grant's secret.
+    // ureq frees one copy of the header's value unwiped, and the agent holds the grant's secret.
     let rule = Rule::AtMost { secrets: 0, tokens: 1, live: 1 };
     let kept = Cell::new(None);
     run.scene(name, rule, || {
         let authenticator = endpoint.authenticator();
         let agent = authenticator.agent(source());
         let mut answer = agent.get(format!("{}/api", endpoint.base_url)).call().unwrap();
-        // Into memory that is wiped: what a caller reads is the caller's.
+        // Reads into memory that is wiped, because the crate doesn't wipe the caller's copies.
         let mut body = Zeroizing::new([0; 4096]);
         while answer.body_mut().as_reader().read(&mut *body).unwrap() > 0 {}
         drop(answer);
@@ -612,7 +619,7 @@ fn api_call(run: &mut Runner, name: &str, source: impl Fn() -> GrantSource) {
     drop(kept);
 }
 
-/// What is kept in a store, and what is found there.
+/// Tokens that are saved in a store or loaded from it.
 #[cfg(feature = "store")]
 fn stores(run: &mut Runner) {
     use std::fmt::Write as _;
@@ -649,7 +656,7 @@ fn stores(run: &mut Runner) {
     let (key, value) = store.value();
     let mut name = String::new();
     name_and_key[..32].iter().for_each(|byte| write!(name, "{byte:02x}").unwrap());
-    assert_eq!(key, name, "or the scenes look for another key");
+    assert_eq!(key, name, "the scenes look for the key that the crate derives");
     run.scene("a token from the store, refused", NOTHING, || {
         let authenticator = authenticator();
         let token = authenticator.get_token(&password()).unwrap();

@@ -1,4 +1,4 @@
-//! What the log holds, of this crate and of those below it.
+//! The log of this crate and of the crates that it uses.
 
 #[path = "it/support.rs"]
 #[expect(dead_code, reason = "most of it is for the other tests")]
@@ -45,8 +45,7 @@ impl Log for Recorder {
     fn flush(&self) {}
 }
 
-/// Everything that logs: both grants, a failure that echoes, a call of the API. Returns what was
-/// logged.
+/// Does everything that logs: both grants, an API call, a failure that echoes. Returns the log.
 fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
     log::set_max_level(level);
     let echo = format!(r#"{{"error_description":"{CLIENT_SECRET} {PASSWORD} {USERNAME}"}}"#);
@@ -68,16 +67,16 @@ fn log_of_everything(level: LevelFilter) -> Vec<Entry> {
     mem::take(&mut RECORDER.0.lock().unwrap())
 }
 
-/// The bytes that ureq-proto dumped in rows of 16: in hexadecimal, then as text. No secret can be
-/// found in one row.
+/// Joins the bytes that ureq-proto dumped, because a row has only 16 of them, too few to find a
+/// secret. A row has them in hexadecimal and then as text.
 fn dumped(log: &[Entry]) -> String {
     let rows = log.iter().filter(|entry| entry.target.starts_with("ureq_proto"));
     rows.filter_map(|entry| entry.text.get(41..)).collect()
 }
 
-// One test in one process, since there is one log.
+// The only test that sets a logger in this process, because a process has only one.
 #[test]
-fn secrets_are_in_no_record_that_the_docs_do_not_name() {
+fn secrets_are_logged_only_where_the_docs_say_so() {
     log::set_logger(&RECORDER).unwrap();
 
     let log = log_of_everything(LevelFilter::Debug);
@@ -88,19 +87,19 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
             assert!(!entry.text.contains(secret), "{}: {}", entry.target, entry.text);
         }
     }
-    assert!(log.iter().all(|entry| entry.level > Level::Warn), "nothing to warn of");
+    assert!(log.iter().all(|entry| entry.level > Level::Warn), "no warning was logged");
 
     let log = log_of_everything(LevelFilter::Trace);
     let dump = dumped(&log);
     assert!(
         dump.contains(TOKEN),
-        "the limit that the docs name, or a dump that this test no longer reads"
+        "the docs say that ureq-proto logs tokens, or this test can no longer read its dump"
     );
     for secret in [CLIENT_SECRET, PASSWORD] {
         assert_eq!(
             dump.matches(secret).count(),
             4,
-            "the endpoint's four echoes, and none of the requests"
+            "the dump has the endpoint's four echoes and no request"
         );
     }
     for entry in log.iter().filter(|entry| !entry.target.starts_with("ureq_proto")) {
@@ -115,10 +114,10 @@ fn secrets_are_in_no_record_that_the_docs_do_not_name() {
     assert!(first_of_ureq.unwrap() > warnings[0]);
 }
 
-/// Runs in a process of its own, with these variables and a log that prints warnings.
+/// Runs each case in a child process, which has its environment variables and prints its warnings.
 #[test]
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
+fn probable_mistakes_are_logged_once() {
     const CHILD: &str = "WESEEDO_AUTH_UNVERIFIED";
     const PROXIES: [&str; 8] = [
         "ALL_PROXY",
@@ -185,15 +184,15 @@ fn what_is_allowed_but_may_be_a_mistake_is_told_once() {
         ),
     ] {
         let mut child = Command::new(env::current_exe().unwrap());
-        child.args(["--exact", "what_is_allowed_but_may_be_a_mistake_is_told_once", "--nocapture"]);
+        child.args(["--exact", "probable_mistakes_are_logged_once", "--nocapture"]);
         for name in PROXIES {
             child.env_remove(name);
         }
         let output = child.envs(variables.clone()).env(CHILD, is_unverified).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let told: Vec<_> =
+        let logged: Vec<_> =
             text.lines().filter_map(|line| line.split_once("warning: ")).map(|p| p.1).collect();
         assert!(output.status.success(), "{text}");
-        assert_eq!(told, warnings, "{variables:?}");
+        assert_eq!(logged, warnings, "{variables:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! A fleet in simulated time: how many token requests its processes make.
+//! Simulates a fleet of processes, and counts their token requests.
 //!
-//! They decide by the crate's own functions, which are compiled into this bench. What the crate
-//! does between them stands among its I/O, and is copied: see `Held` and `Fleet::step`.
+//! The processes decide with the crate's own functions, which are compiled into this bench. `Held`
+//! and `Fleet::step` are copies, because the crate mixes their originals with I/O.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,36 +14,35 @@ const PROCESSES: usize = 10_000;
 /// All processes start within this time.
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// An hour, less the second that the crate takes off.
+/// An hour, minus the second that the crate takes off.
 const LIFETIME: Duration = Duration::from_secs(3599);
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_REQUEST: Duration = Duration::from_millis(200);
 const STORE_CALL: Duration = Duration::from_millis(1);
-/// The first hour, in which all processes start, and those that are averaged.
+/// The first hour, in which all processes start, and the hours that are averaged.
 const HOURS: usize = 1 + 24;
 
-/// What befalls the processes.
+/// How processes of the fleet are killed.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Deaths {
     None,
-    /// Each is killed within two hours, again and again, and starts anew.
+    /// Each process is killed at a random time within two hours of its start, and starts again.
     ByChance,
-    /// As by chance, and of those that fetch a token for all, every other one is killed while it
-    /// does.
+    /// As `ByChance`; in addition, half of the lease holders are killed while they fetch a token.
     OfHolders,
 }
 
-/// What a fleet has cost.
+/// The counts of one simulation.
 #[derive(Default)]
 pub struct Cost {
     token_requests: [u32; HOURS],
     store_calls: Rate,
-    /// How often a process had a token that ended before there was another.
+    /// How often the token of a process expired before the process had another.
     ran_out: u32,
 }
 
-/// How many there are in a second.
+/// Counts calls, and keeps the highest number in one second.
 #[derive(Default)]
 struct Rate {
     second: u64,
@@ -102,10 +101,11 @@ struct Fleet {
     has_store: bool,
     deaths: Deaths,
     processes: Vec<Process>,
-    /// The life of the stored token.
+    /// The lifetime of the stored token.
     stored: Option<Span>,
     lease: Option<Lease>,
-    /// What happens when, counted from the start, to which process in which of its lives.
+    /// The steps to come: the time since the start, the process, the life of that process, the
+    /// step.
     queue: BinaryHeap<Reverse<(Duration, usize, u32, Step)>>,
     cost: Cost,
 }
@@ -113,30 +113,31 @@ struct Fleet {
 #[derive(Default)]
 struct Process {
     held: Option<Held>,
-    /// How often it has been killed.
+    /// How often the process has been killed.
     life: u32,
     turn: Turn,
 }
 
-/// The lease, which ends with its time if its holder has died: so it is in Redis.
+/// A lease that expires if its holder has died, as in Redis.
 struct Lease {
     holder: usize,
     until: Duration,
 }
 
-/// What a process does about a token that is missing or to be renewed.
+/// A process's fetch or renewal that is running.
 #[derive(Default)]
 struct Turn {
     deadline: Duration,
-    /// Since when the lease is waited for, and for how long it will be.
+    /// When the process began to wait for the lease.
     start: Duration,
+    /// How long the process waits for the lease.
     patience: Duration,
-    /// When it last asked for the lease.
+    /// When the process last asked for the lease.
     asked: Duration,
     has_lease: bool,
 }
 
-/// What has happened, or what a call has come back from.
+/// An event in the life of a process. Most are the return of a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     IsDue,
@@ -146,11 +147,11 @@ enum Step {
     LoadedAgain,
     Fetched,
     Saved,
-    GaveBack,
+    Released,
     Killed,
 }
 
-/// A copy of its namesake in `src/cache/entry.rs`, as far as renewals go.
+/// A copy of the parts of `Cached` in `src/cache/entry.rs` that decide about renewals.
 #[derive(Clone, Copy)]
 struct Held {
     lifetime: Span,
@@ -176,7 +177,7 @@ impl Fleet {
             if now >= end {
                 break;
             }
-            // What a process had under way when it was killed does not go on.
+            // Drops the steps of a process that was killed meanwhile.
             if self.processes[i].life == life {
                 self.step(now, i, step);
             }
@@ -190,7 +191,8 @@ impl Fleet {
         }
     }
 
-    /// `Authenticator::fetch` and `store::Turn::look`, cut into pieces where they wait.
+    /// A copy of `SharedTokens::fetch` and `Turn::look` in `src/store/shared.rs`, split where they
+    /// wait.
     fn step(&mut self, now: Duration, i: usize, step: Step) {
         let moment = self.at(now);
         match step {
@@ -224,10 +226,10 @@ impl Fleet {
             }
             Step::Leased => {
                 if self.lease.as_ref().is_none_or(|lease| lease.until <= now) {
-                    let token_left = self.token_left_when_asked(i);
+                    let remaining = self.remaining_when_asked(i);
                     let turn = &mut self.processes[i].turn;
                     let time = turn.deadline.saturating_sub(turn.asked);
-                    let at_most = policy::lease(time, token_left);
+                    let at_most = policy::lease(time, remaining);
                     turn.has_lease = true;
                     self.lease = Some(Lease { holder: i, until: now + at_most });
                 }
@@ -235,27 +237,27 @@ impl Fleet {
             }
             Step::LoadedAgain => {
                 if let Some(lifetime) = self.load(i, moment) {
-                    self.give_back(i, now);
+                    self.release(i, now);
                     return self.hold(i, now, lifetime);
                 }
-                let token_left = self.token_left_when_asked(i);
+                let remaining = self.remaining_when_asked(i);
                 let Process { held, turn, .. } = &self.processes[i];
                 if turn.has_lease {
                     return self.request(i, now);
                 }
-                if let (Some(held), Some(token_left)) = (held, token_left) {
+                if let (Some(held), Some(remaining)) = (held, remaining) {
                     let window = held.lifetime.window(RENEW_BEFORE);
-                    return if policy::is_left_to_holder(token_left, window) {
+                    return if policy::is_left_to_holder(remaining, window) {
                         self.wait_for_renewal(i, now);
                     } else {
                         self.request(i, now);
                     };
                 }
-                let left = turn.patience.saturating_sub(now.saturating_sub(turn.start));
-                if left <= now.saturating_sub(turn.asked) {
+                let time = turn.patience.saturating_sub(now.saturating_sub(turn.start));
+                if time <= now.saturating_sub(turn.asked) {
                     self.request(i, now);
                 } else {
-                    self.then(i, now + policy::pause().min(left), Step::Asks);
+                    self.then(i, now + policy::pause().min(time), Step::Asks);
                 }
             }
             Step::Fetched => {
@@ -266,9 +268,9 @@ impl Fleet {
             }
             Step::Saved => {
                 self.stored = self.processes[i].held.map(|held| held.lifetime);
-                self.give_back(i, now);
+                self.release(i, now);
             }
-            Step::GaveBack => {
+            Step::Released => {
                 if self.lease.as_ref().is_some_and(|lease| lease.holder == i) {
                     self.lease = None;
                 }
@@ -281,16 +283,16 @@ impl Fleet {
         }
     }
 
-    /// `store::Turn::load`.
+    /// A copy of `Turn::load`.
     fn load(&self, i: usize, now: Moment) -> Option<Span> {
         let stored = self.stored?;
-        let left = policy::remaining(stored.start().wall, stored.length(), None, now.wall);
-        let lifetime = Span::with_remaining(now, left, stored.length());
-        let in_hand = self.processes[i].held.map(|held| held.lifetime.remaining(now));
-        policy::is_used(left, lifetime.window(RENEW_BEFORE), in_hand).then_some(lifetime)
+        let remaining = policy::remaining(stored.start().wall, stored.length(), None, now.wall);
+        let lifetime = Span::with_remaining(now, remaining, stored.length());
+        let current = self.processes[i].held.map(|held| held.lifetime.remaining(now));
+        policy::is_used(remaining, lifetime.window(RENEW_BEFORE), current).then_some(lifetime)
     }
 
-    fn token_left_when_asked(&self, i: usize) -> Option<Duration> {
+    fn remaining_when_asked(&self, i: usize) -> Option<Duration> {
         let Process { held, turn, .. } = &self.processes[i];
         held.map(|held| held.lifetime.remaining(self.at(turn.asked)))
     }
@@ -318,9 +320,9 @@ impl Fleet {
         }
     }
 
-    fn give_back(&mut self, i: usize, now: Duration) {
+    fn release(&mut self, i: usize, now: Duration) {
         if self.processes[i].turn.has_lease {
-            self.call_store(i, now, Step::GaveBack);
+            self.call_store(i, now, Step::Released);
         }
     }
 

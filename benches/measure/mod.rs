@@ -1,11 +1,11 @@
 //! How all benches measure, and what they print.
 //!
-//! Figures are medians of rounds, and a ratio is the median of the rounds' ratios: on a noisy
-//! machine it is the one to compare.
+//! Figures are medians of rounds, and a ratio is the median of the rounds' ratios. On a noisy
+//! machine, compare the ratios.
 
 use std::time::Instant;
 
-/// How much is measured.
+/// The size of a measurement.
 pub struct Bench {
     pub rounds: usize,
     pub calls: u32,
@@ -20,7 +20,7 @@ impl Bench {
         }
     }
 
-    /// Runs both once in each round, so that what disturbs one disturbs the other.
+    /// Runs both once in each round, so that other load disturbs both alike.
     pub fn by_turns(
         &self,
         ours: impl Fn() -> f64,
@@ -30,12 +30,12 @@ impl Bench {
     }
 }
 
-/// Whether a fast look is asked for.
+/// Whether the program was started with `--quick`.
 pub fn is_quick() -> bool {
     std::env::args().any(|arg| arg == "--quick")
 }
 
-/// Nanoseconds for each of so many calls.
+/// Returns the nanoseconds that each of `calls` calls takes.
 pub fn time(calls: u32, call: impl Fn()) -> f64 {
     let start = Instant::now();
     for _ in 0..calls {

@@ -13,7 +13,7 @@ use crate::token::Token;
 const REPLACEMENT_KEPT: Duration = Duration::from_secs(10);
 /// How long a failure is remembered after its pause, so that the next one counts.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// The longest that a renewal is put off because too many others are running.
+/// The longest that a renewal is postponed because too many others are running.
 const RENEWAL_QUEUE: Duration = Duration::from_secs(1);
 /// The window of a refused token that stays in use: a tenth of it passes between two attempts to
 /// replace the token.
@@ -54,7 +54,8 @@ pub(super) struct Cached {
 
 #[derive(Clone, Copy)]
 enum Standing {
-    /// Not refused. Before this token, so many in a row were refused early.
+    /// Not refused. `early_refusals` counts the tokens before this one that were refused early, in
+    /// a row.
     Accepted { early_refusals: u32 },
     /// Counts as missing.
     Refused(Refusal),
@@ -83,7 +84,7 @@ pub(super) struct Failure {
     remembered: Span,
 }
 
-/// What `get_token` does for a caller.
+/// The next step of `get_token` for a caller.
 pub(super) enum Decision<'a> {
     Hit(&'a Token),
     Renew(&'a Token),
@@ -97,7 +98,7 @@ impl Entry {
         Self { number, known: Known::Nothing, flight: None }
     }
 
-    /// The table of `Authenticator::get_token`, row by row.
+    /// Implements the table of `Authenticator::get_token`, row by row.
     #[inline]
     pub(super) fn decide(&self, now: Moment) -> Decision<'_> {
         match (&self.known, &self.flight) {
@@ -119,7 +120,7 @@ impl Entry {
     pub(super) fn start(&mut self, flight: &Arc<Flight>) {
         self.flight = Some(Arc::clone(flight));
         match &mut self.known {
-            // The next renewal is due then if the leader ends without an outcome.
+            // If the leader ends without an outcome, the next renewal is due after this pause.
             Known::Token(cached) if cached.is_valid(flight.started()) => {
                 cached.postpone_renewal(cached.window / 10, flight.started());
             }
@@ -201,7 +202,7 @@ impl Known {
                 Self::Token(cached)
             }
             (Landing::Failed(error), before) => Self::Failed(before.failure(error, now)),
-            // The pause starts with the request, because the endpoint had nothing else to do while
+            // The pause starts with the request, because the endpoint got no other request while
             // its answer did not come. So a waiter with time left may ask at once.
             (Landing::OutOfTime(error), before) => {
                 let has_answered = error.retry_after().is_some();
@@ -288,8 +289,8 @@ impl Cached {
         Self { token, window, renew_at, failure: None, arrived: now, kept, standing }
     }
 
-    /// Whether the token stays in use after a fetch failed: the cached token of a failed renewal,
-    /// and a refused token if no other one can be had for a transient reason.
+    /// Whether the token stays in use after a fetch failed. A valid token does; a refused token
+    /// does if the failure is transient.
     fn outlasts(&self, error: &Error, now: Moment) -> bool {
         let is_replaceable = matches!(self.standing, Standing::Accepted { .. });
         !self.token.lifetime().has_ended(now) && (is_replaceable || error.is_transient())

@@ -27,8 +27,8 @@ pub(crate) struct Flight {
 
 /// How a flight ended.
 ///
-/// All variants are small, because the unused part of a larger one would be copied to the heap as
-/// it was found on the stack, where pieces of secrets may have been.
+/// All variants are small, because moving a value to the heap copies its unused part too. That part
+/// is old content of the stack, which may hold pieces of secrets.
 #[derive(Clone)]
 pub(crate) enum Landing {
     Token(Token),
@@ -112,8 +112,8 @@ impl Flight {
     }
 }
 
-/// Locks a mutex, even if a thread panicked while it held the lock: no code under these locks can
-/// panic between two writes that belong together.
+/// Locks a mutex, even if a thread panicked while it held the lock. That is safe, because no code
+/// under these locks can panic between two writes that belong together.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Every interleaving of the protocol, as far as loom can tell them apart.
+//! Checks the cache in every interleaving of threads that loom distinguishes.
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
@@ -26,17 +26,18 @@ impl World {
         })
     }
 
-    /// A token that lives for an hour from `sent` on.
+    /// A token that is valid for an hour from `sent` on.
     fn token(&self, text: &str, sent: Moment) -> Token {
         Token::new(text, OffsetDateTime::UNIX_EPOCH, Span::new(sent, HOUR))
     }
 
-    fn over(&self) -> Moment {
+    /// The moment when the first token expires.
+    fn end(&self) -> Moment {
         self.start.plus(HOUR)
     }
 
-    /// What `Authenticator::get_token` does where no renewal is due, with a fetch that only counts.
-    /// `None` is a panic.
+    /// Gets a token like `Authenticator::get_token`, and counts the fetches. Expects that no
+    /// renewal is due. A `fetch` that returns `None` stands for a panic.
     fn get(
         &self,
         now: Moment,
@@ -106,7 +107,7 @@ fn spawn<T: 'static>(
 }
 
 #[test]
-fn cold_grant_costs_one_request() {
+fn first_calls_of_many_threads_make_one_request() {
     loom::model(|| {
         let world = World::new();
         let get = |world: &World| world.get_named("t", world.start);
@@ -120,20 +121,20 @@ fn cold_grant_costs_one_request() {
 }
 
 #[test]
-fn failure_is_shared_by_all_who_waited() {
+fn failure_is_shared_by_all_waiters() {
     loom::model(|| {
         let world = World::new();
         let get = |world: &World| world.get(world.start, || Some(Err(failure()))).unwrap_err();
         let other = spawn(&world, get);
         get(&world);
         other.join().unwrap();
-        // Two only if the second came after the first had failed.
+        // Two requests only if the second call came after the first had failed.
         assert!((1..=2).contains(&world.requests()));
     });
 }
 
 #[test]
-fn panicking_leader_hands_over() {
+fn waiter_takes_over_when_the_leader_panics() {
     loom::model(|| {
         let world = World::new();
         let panicking = spawn(&world, |world| world.get(world.start, || None).is_ok());
@@ -144,7 +145,7 @@ fn panicking_leader_hands_over() {
 }
 
 #[test]
-fn leader_out_of_time_hands_over() {
+fn waiter_takes_over_when_the_leader_times_out() {
     loom::model(|| {
         let world = World::new();
         let Claim::Fetch(lead) = world.cache.claim(&world.grant, world.start) else { panic!() };
@@ -158,17 +159,17 @@ fn leader_out_of_time_hands_over() {
 }
 
 #[test]
-fn renewal_lands_beside_callers_who_find_the_token_over() {
+fn renewal_lands_while_callers_find_the_token_expired() {
     loom::model(|| {
         let world = World::new();
         let (_, lead) = world.due();
         let renewing = spawn(&world, |world| {
-            let new = world.token("new", world.over());
-            lead.land(Landing::Token(new), world.over());
+            let new = world.token("new", world.end());
+            lead.land(Landing::Token(new), world.end());
         });
-        let other = spawn(&world, |world| world.get_named("fetched", world.over()));
-        let token = world.get_named("fetched", world.over());
-        assert_eq!(token.access_token(), "new", "there is no fetch beside a renewal");
+        let other = spawn(&world, |world| world.get_named("fetched", world.end()));
+        let token = world.get_named("fetched", world.end());
+        assert_eq!(token.access_token(), "new", "no fetch starts while a renewal is running");
         assert!(other.join().unwrap().is_same(&token));
         renewing.join().unwrap();
         assert_eq!(world.requests(), 1);
@@ -176,16 +177,16 @@ fn renewal_lands_beside_callers_who_find_the_token_over() {
 }
 
 #[test]
-fn renewal_fails_beside_a_caller_who_finds_the_token_over() {
+fn renewal_fails_while_a_caller_finds_the_token_expired() {
     for is_out_of_time in [false, true] {
         loom::model(move || {
             let world = World::new();
             let (_, lead) = world.due();
             let renewing = spawn(&world, move |world| {
                 let outcome = if is_out_of_time { Landing::OutOfTime } else { Landing::Failed };
-                lead.land(outcome(failure().into()), world.over());
+                lead.land(outcome(failure().into()), world.end());
             });
-            let outcome = world.get(world.over(), || Some(Ok(world.token("t", world.over()))));
+            let outcome = world.get(world.end(), || Some(Ok(world.token("t", world.end()))));
             renewing.join().unwrap();
             match outcome {
                 Ok(_) => assert_eq!(world.requests(), 2),
@@ -196,7 +197,7 @@ fn renewal_fails_beside_a_caller_who_finds_the_token_over() {
 }
 
 #[test]
-fn renewal_lands_beside_clear_and_forget() {
+fn renewal_lands_during_clear_and_forget() {
     let forget: [fn(&World); 2] =
         [|world| world.cache.clear(), |world| world.cache.forget(&world.grant)];
     for forget in forget {
@@ -204,22 +205,23 @@ fn renewal_lands_beside_clear_and_forget() {
             let world = World::new();
             let (_, lead) = world.due();
             let renewing = spawn(&world, |world| {
-                lead.land(Landing::Token(world.token("renewed", world.over())), world.over());
+                lead.land(Landing::Token(world.token("renewed", world.end())), world.end());
             });
             let forgetting = spawn(&world, forget);
-            let token = world.get_named("fetched", world.over());
+            let token = world.get_named("fetched", world.end());
             assert!(["renewed", "fetched"].contains(&token.access_token()));
             renewing.join().unwrap();
             forgetting.join().unwrap();
             assert!((1..=2).contains(&world.requests()));
-            // Forgotten, or what was asked for after that; the renewal was asked for before.
-            assert_ne!(world.cached(world.over()).as_deref(), Some("renewed"));
+            // The cache is empty, or has the fetched token. The renewal started before the grant
+            // was forgotten, so its token must not stay.
+            assert_ne!(world.cached(world.end()).as_deref(), Some("renewed"));
         });
     }
 }
 
 #[test]
-fn renewal_lands_beside_a_refusal_of_the_old_token() {
+fn renewal_lands_while_the_old_token_is_refused() {
     loom::model(|| {
         let world = World::new();
         let (old, lead) = world.due();
@@ -235,14 +237,14 @@ fn renewal_lands_beside_a_refusal_of_the_old_token() {
 }
 
 #[test]
-fn clear_meanwhile_leaves_no_stale_token_and_nobody_waiting() {
+fn clear_during_a_fetch_leaves_no_stale_token_and_no_waiter() {
     loom::model(|| {
         let world = World::new();
         let is_clearing = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_clearing);
         let get = move |world: &World| {
             let fetch = || {
-                // Asked for before anybody cleared.
+                // A token is stale if it was requested before the cache was cleared.
                 let text = if seen.load(Ordering::SeqCst) { "fresh" } else { "stale" };
                 Some(Ok(world.token(text, world.start)))
             };
@@ -262,7 +264,7 @@ fn clear_meanwhile_leaves_no_stale_token_and_nobody_waiting() {
 }
 
 #[test]
-fn refused_token_is_fetched_once_more_however_many_refuse_it() {
+fn refused_token_is_fetched_once_however_many_callers_refuse_it() {
     loom::model(|| {
         let world = World::new();
         let old = world.get_named("old", world.start);

@@ -10,14 +10,15 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_nanos(1);
-/// Of a flight.
+/// The longest time that a flight lasts.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn grant(id: &str) -> Grant {
     Grant::client_credentials(id, "s3cr3t")
 }
 
-/// Renewal is due in the last quarter of a token's lifetime, less the jitter.
+/// Returns a cache in which a renewal is due in the last quarter of a token's lifetime, shortened
+/// by jitter.
 fn cache(capacity: usize) -> Arc<Cache> {
     Cache::new(capacity, HOUR, TIMEOUT)
 }
@@ -84,7 +85,7 @@ fn fetch(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Lead {
     }
 }
 
-/// Caches a token that lives from `now` on, and returns it.
+/// Caches a token that is valid from `now` on, and returns it.
 #[track_caller]
 fn fill(cache: &Arc<Cache>, grant: &Grant, text: &str, now: Moment, lifetime: Duration) -> Token {
     let token = token(text, now, lifetime);
@@ -92,25 +93,26 @@ fn fill(cache: &Arc<Cache>, grant: &Grant, text: &str, now: Moment, lifetime: Du
     token
 }
 
-/// Fails a fetch that is due.
+/// Starts a fetch and lets it fail.
 #[track_caller]
 fn fail(cache: &Arc<Cache>, grant: &Grant, error: Error, now: Moment) {
     fetch(cache, grant, now).land(Landing::Failed(error.into()), now);
 }
 
-/// How long before its end the token is to be renewed, to the nanosecond.
+/// Measures how long before the token's end its renewal is due, to the nanosecond.
 fn window(cache: &Arc<Cache>, grant: &Grant, start: Moment, lifetime: Duration) -> Duration {
     let is_hit = |at: Duration| matches!(decision(cache, grant, start.plus(at)), Decided::Hit);
     lifetime - turning_point(lifetime, is_hit)
 }
 
-/// How long a failure is handed out, to the nanosecond; nothing if it is not.
+/// Measures how long callers get the failure, to the nanosecond; zero if they don't.
 fn pause(cache: &Arc<Cache>, grant: &Grant, from: Moment) -> Duration {
     let fails = |at: Duration| matches!(decision(cache, grant, from.plus(at)), Decided::Failed);
     turning_point(HOUR * 2, fails)
 }
 
-/// The first moment from which on `holds` is false, if it is true from zero on up to there.
+/// Returns the first time at which `holds` is false. Before it `holds` must be true, and after it
+/// false.
 fn turning_point(longest: Duration, holds: impl Fn(Duration) -> bool) -> Duration {
     let (mut true_at, mut false_at) = (Duration::ZERO, longest);
     if !holds(true_at) {
@@ -129,7 +131,7 @@ enum Decided {
     Other,
 }
 
-/// What a claim would be, without making it.
+/// Returns the decision of a claim, without making the claim.
 fn decision(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Decided {
     let state = cache.lock();
     match state.entries.get(grant).map(|entry| entry.decide(now)) {
@@ -139,18 +141,18 @@ fn decision(cache: &Arc<Cache>, grant: &Grant, now: Moment) -> Decided {
     }
 }
 
-/// What a flight that has landed hands out to those who have an hour left; `None` is to start
-/// over.
+/// Returns the outcome that a landed flight gives a waiter with an hour left; `None` if the waiter
+/// starts over.
 fn landed(flight: &Flight) -> Option<Result<Token, Error>> {
     let now = Moment::now();
     match flight.wait(now.monotonic + HOUR, || now) {
         Waited::Outcome(outcome) => Some(outcome),
         Waited::StartOver => None,
-        Waited::TimedOut | Waited::OwnFlight => panic!("it has not landed"),
+        Waited::TimedOut | Waited::OwnFlight => panic!("the flight has not landed"),
     }
 }
 
-/// The client ids of all that is in the cache, in order.
+/// Returns the client ids of all entries, in order.
 fn ids(cache: &Arc<Cache>) -> String {
     let state = cache.lock();
     let mut ids: Vec<_> = state.entries.keys().map(Grant::client_id).collect();
@@ -159,7 +161,7 @@ fn ids(cache: &Arc<Cache>) -> String {
 }
 
 #[test]
-fn token_is_returned_until_it_is_over_and_renewed_by_one() {
+fn token_is_returned_until_it_expires_and_renewed_by_one_caller() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
     fill(&cache, &grant, "old", start, HOUR);
     let window = window(&cache, &grant, start, HOUR);
@@ -168,9 +170,9 @@ fn token_is_returned_until_it_is_over_and_renewed_by_one() {
     drop(renewal(&cache, &grant, start.plus(HOUR - window)));
 
     let due = start.plus(HOUR - SECOND);
-    let Claim::Renew(in_hand, lead) = cache.claim(&grant, due) else { panic!("not due") };
-    assert_eq!(in_hand.access_token(), "old");
-    assert_eq!(hit(&cache, &grant, due), "old", "the others don't wait");
+    let Claim::Renew(current, lead) = cache.claim(&grant, due) else { panic!("not due") };
+    assert_eq!(current.access_token(), "old");
+    assert_eq!(hit(&cache, &grant, due), "old", "other callers don't wait");
     assert_eq!(hit(&cache, &grant, due.plus(SECOND - TICK)), "old");
 
     let waiting = flight(&cache, &grant, start.plus(HOUR));
@@ -192,7 +194,7 @@ fn renewal_is_due_by_either_clock() {
 }
 
 #[test]
-fn token_that_is_over_by_either_clock_is_fetched_again() {
+fn token_that_has_expired_by_either_clock_is_fetched_again() {
     for (monotonic, wall) in [(HOUR, TICK), (TICK, HOUR)] {
         let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
         fill(&cache, &grant, "old", start, HOUR);
@@ -201,7 +203,7 @@ fn token_that_is_over_by_either_clock_is_fetched_again() {
 }
 
 #[test]
-fn window_is_a_quarter_of_the_life_at_most_and_jittered_by_up_to_a_quarter() {
+fn window_is_a_quarter_of_the_lifetime_at_most_and_jittered_by_up_to_a_quarter() {
     for (lifetime, longest) in [(HOUR, MINUTE * 5), (MINUTE * 8, MINUTE * 2)] {
         let (cache, start) = (Cache::new(1000, MINUTE * 5, TIMEOUT), Moment::now());
         let windows = (0..200).map(|i| {
@@ -211,7 +213,10 @@ fn window_is_a_quarter_of_the_life_at_most_and_jittered_by_up_to_a_quarter() {
         });
         let (least, most) = windows.fold((HOUR, TICK), |(a, b), w| (a.min(w), b.max(w)));
         assert!(least >= longest * 3 / 4 && most <= longest, "{least:?} {most:?}");
-        assert!(least < longest * 4 / 5 && most > longest * 19 / 20, "all of it is used");
+        assert!(
+            least < longest * 4 / 5 && most > longest * 19 / 20,
+            "the whole range of the jitter is used"
+        );
     }
 }
 
@@ -224,7 +229,7 @@ fn window_of_zero_turns_renewal_off() {
 }
 
 #[test]
-fn renewal_that_failed_is_due_again_a_tenth_of_the_window_later() {
+fn failed_renewal_is_due_again_a_tenth_of_the_window_later() {
     let landings: [fn() -> Landing; 4] = [
         || Landing::Failed(rejected().into()),
         || Landing::Failed(unavailable(Some(TICK)).into()),
@@ -243,7 +248,7 @@ fn renewal_that_failed_is_due_again_a_tenth_of_the_window_later() {
 }
 
 #[test]
-fn renewal_that_failed_heeds_a_longer_retry_after_but_not_past_the_end() {
+fn failed_renewal_waits_for_a_longer_retry_after_but_not_past_the_tokens_end() {
     for (retry_after, is_past_the_end) in [(MINUTE * 5, false), (HOUR, true)] {
         let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
         fill(&cache, &grant, "old", start, HOUR);
@@ -261,7 +266,7 @@ fn renewal_that_failed_heeds_a_longer_retry_after_but_not_past_the_end() {
 }
 
 #[test]
-fn failed_renewals_are_no_failures_of_a_later_fetch() {
+fn failed_renewal_does_not_count_as_a_failed_fetch() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
     fill(&cache, &grant, "old", start, HOUR);
     let due = start.plus(HOUR - TICK * 3);
@@ -271,14 +276,14 @@ fn failed_renewals_are_no_failures_of_a_later_fetch() {
 }
 
 #[test]
-fn who_waited_for_a_renewal_gets_its_failure_and_the_token_leaves_the_cache() {
+fn waiter_gets_the_failure_of_a_renewal_and_the_expired_token_is_dropped() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
     let old = fill(&cache, &grant, "old", start, HOUR);
     let lead = renewal(&cache, &grant, start.plus(HOUR - TICK));
     let waiting = flight(&cache, &grant, start.plus(HOUR));
     lead.land(Landing::Failed(rejected().into()), start.plus(HOUR));
     assert_eq!(landed(&waiting).unwrap().unwrap_err().status(), Some(401));
-    assert_eq!(old.handles(), 1, "nobody else holds it");
+    assert_eq!(old.handles(), 1, "the cache has dropped the token");
 }
 
 #[test]
@@ -303,7 +308,7 @@ fn pauses_double_from_the_second_failure_on_up_to_their_limit() {
     ] {
         let (cache, grant, mut now) = (cache(1), grant("a"), Moment::now());
         fail(&cache, &grant, error.clone(), now);
-        assert_eq!(pause(&cache, &grant, now), Duration::ZERO, "one is held against nobody");
+        assert_eq!(pause(&cache, &grant, now), Duration::ZERO, "one failure causes no pause");
         let mut longest = first;
         for _ in 2..12 {
             fail(&cache, &grant, error.clone(), now);
@@ -317,7 +322,7 @@ fn pauses_double_from_the_second_failure_on_up_to_their_limit() {
 }
 
 #[test]
-fn pauses_differ_from_one_process_to_the_next() {
+fn pauses_are_jittered() {
     let (cache, now) = (cache(100), Moment::now());
     let pauses = (0..50).map(|i| {
         let grant = grant(&i.to_string());
@@ -330,7 +335,7 @@ fn pauses_differ_from_one_process_to_the_next() {
 }
 
 #[test]
-fn failure_once_the_token_is_over_counts() {
+fn failure_after_the_token_has_expired_counts() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
     fill(&cache, &grant, "old", start, HOUR);
     fail(&cache, &grant, rejected(), start.plus(HOUR));
@@ -354,7 +359,7 @@ fn retry_after_holds_from_the_first_failure_and_where_it_is_longer() {
 }
 
 #[test]
-fn success_forget_and_clear_end_what_is_held_against_a_grant() {
+fn success_forget_and_clear_reset_the_failures_of_a_grant() {
     let reset: [fn(&Arc<Cache>, &Grant, Moment); 3] = [
         |cache, grant, now| {
             let old = fill(cache, grant, "t", now.plus(MINUTE), HOUR);
@@ -377,17 +382,17 @@ fn success_forget_and_clear_end_what_is_held_against_a_grant() {
 #[test]
 fn status_is_right_by_both_clocks() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
-    let left = |now| cache.status(&grant, now).remaining;
-    assert_eq!(left(start), None);
+    let remaining = |now| cache.status(&grant, now).remaining;
+    assert_eq!(remaining(start), None);
     fill(&cache, &grant, "t", start, HOUR);
-    assert_eq!(left(start), Some(HOUR));
-    assert_eq!(left(start.later(MINUTE, TICK)), Some(HOUR - MINUTE));
-    assert_eq!(left(start.later(TICK, MINUTE)), Some(HOUR - MINUTE));
-    assert_eq!(left(start.later(TICK, HOUR)), None);
+    assert_eq!(remaining(start), Some(HOUR));
+    assert_eq!(remaining(start.later(MINUTE, TICK)), Some(HOUR - MINUTE));
+    assert_eq!(remaining(start.later(TICK, MINUTE)), Some(HOUR - MINUTE));
+    assert_eq!(remaining(start.later(TICK, HOUR)), None);
 }
 
 #[test]
-fn status_tells_of_renewals_that_fail_while_the_token_is_in_use() {
+fn status_shows_failed_renewals_while_the_token_is_in_use() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
     fill(&cache, &grant, "old", start, HOUR);
     let window = window(&cache, &grant, start, HOUR);
@@ -408,7 +413,7 @@ fn status_tells_of_renewals_that_fail_while_the_token_is_in_use() {
 }
 
 #[test]
-fn status_takes_no_abandoned_flight_for_a_fetch() {
+fn abandoned_flight_does_not_count_as_fetching() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let _lost = fetch(&cache, &grant, now);
     assert!(cache.status(&grant, now).fetching);
@@ -444,7 +449,7 @@ fn secrets_of_one_client_do_not_displace_each_other() {
 }
 
 #[test]
-fn lead_that_is_dropped_hands_over_and_leaves_nothing() {
+fn dropped_lead_hands_over_and_leaves_no_entry() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let lead = fetch(&cache, &grant, now);
     let waiting = flight(&cache, &grant, now);
@@ -455,7 +460,7 @@ fn lead_that_is_dropped_hands_over_and_leaves_nothing() {
 }
 
 #[test]
-fn leader_out_of_time_hands_over_to_who_has_time_left() {
+fn waiter_with_time_left_takes_over_when_the_leader_times_out() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     fail(&cache, &grant, unavailable(None), now);
     let lead = fetch(&cache, &grant, now);
@@ -465,12 +470,15 @@ fn leader_out_of_time_hands_over_to_who_has_time_left() {
     let has_time = waiting.wait(late.monotonic + TIMEOUT / 10, || late);
     assert!(matches!(has_time, Waited::StartOver));
     let is_late = waiting.wait(late.monotonic + TIMEOUT / 10 - TICK, || late);
-    assert!(matches!(is_late, Waited::Outcome(Err(_))), "nor does one after the other fail");
+    assert!(
+        matches!(is_late, Waited::Outcome(Err(_))),
+        "a waiter with too little time does not take over"
+    );
     fetch(&cache, &grant, late);
 }
 
 #[test]
-fn endpoint_that_never_answers_is_left_alone_from_when_it_was_asked() {
+fn pause_after_a_timeout_starts_with_the_request() {
     let (cache, grant, mut now) = (cache(1), grant("a"), Moment::now());
     for _ in 0..8 {
         now = now.plus(MINUTE / 2);
@@ -488,7 +496,7 @@ fn flight_past_its_time_by_more_than_a_second_is_abandoned() {
     let waiting = flight(&cache, &grant, now.plus(TIMEOUT + SECOND - TICK));
     let late = now.plus(TIMEOUT + SECOND);
     let waited = waiting.wait(late.monotonic + HOUR, || late);
-    assert!(matches!(waited, Waited::StartOver), "who waits and has time left takes over");
+    assert!(matches!(waited, Waited::StartOver), "a waiter with time left takes over");
 
     let second = fetch(&cache, &grant, late);
     lost.land(Landing::Token(token("lost", late, HOUR)), late);
@@ -500,7 +508,8 @@ fn flight_past_its_time_by_more_than_a_second_is_abandoned() {
 #[test]
 fn renewal_past_its_time_is_abandoned_and_the_token_stays_in_use() {
     let (cache, grant, start) = (cache(1), grant("a"), Moment::now());
-    // A tenth of the window is shorter than a flight, and the window longer.
+    // With this lifetime, a flight lasts longer than a tenth of the window and shorter than the
+    // window.
     fill(&cache, &grant, "old", start, MINUTE * 4);
     let due = start.plus(MINUTE * 4 - window(&cache, &grant, start, MINUTE * 4));
     let _lost = renewal(&cache, &grant, due);
@@ -516,11 +525,14 @@ fn waiter_gives_up_at_its_deadline_by_its_own_clock() {
     assert!(matches!(flight.wait(now.monotonic, || now), Waited::TimedOut));
     lead.land(Landing::Token(token("t", now, HOUR)), now);
     let waited = flight.wait(now.monotonic, || now);
-    assert!(matches!(waited, Waited::Outcome(Ok(_))), "what has landed is never too late");
+    assert!(
+        matches!(waited, Waited::Outcome(Ok(_))),
+        "a landed outcome is returned at the deadline too"
+    );
 }
 
 #[test]
-fn panic_in_a_lock_is_not_passed_on() {
+fn cache_works_after_a_panic_while_its_lock_was_held() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     fill(&cache, &grant, "t", now, HOUR);
     thread::scope(|scope| {
@@ -535,7 +547,7 @@ fn panic_in_a_lock_is_not_passed_on() {
 }
 
 #[test]
-fn invalidate_refuses_the_token_with_this_text_and_no_newer_one() {
+fn invalidate_refuses_a_token_with_the_same_text_and_no_other() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let new = token("new", now, HOUR);
     let old = fill(&cache, &grant, "old", now, HOUR);
@@ -549,7 +561,7 @@ fn invalidate_refuses_the_token_with_this_text_and_no_newer_one() {
 }
 
 #[test]
-fn refused_token_counts_as_missing_also_for_a_clock_that_is_behind() {
+fn refused_token_counts_as_missing_even_by_an_earlier_clock() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let old = fill(&cache, &grant, "old", now, HOUR);
     cache.invalidate(&grant, &old, now.plus(SECOND));
@@ -558,7 +570,7 @@ fn refused_token_counts_as_missing_also_for_a_clock_that_is_behind() {
 }
 
 #[test]
-fn refused_token_is_the_last_resort_while_the_endpoint_is_out_of_order() {
+fn refused_token_is_the_last_resort_while_the_endpoint_is_unavailable() {
     for landing in [Landing::Failed, Landing::OutOfTime] {
         let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
         let old = fill(&cache, &grant, "old", now, HOUR);
@@ -570,7 +582,10 @@ fn refused_token_is_the_last_resort_while_the_endpoint_is_out_of_order() {
         assert!(landed(&waiting).unwrap().unwrap().is_same(&old));
 
         assert_eq!(hit(&cache, &grant, now), "old");
-        assert!(cache.invalidate(&grant, &old, now.plus(MINUTE)).is_none(), "refused already");
+        assert!(
+            cache.invalidate(&grant, &old, now.plus(MINUTE)).is_none(),
+            "the token is refused already"
+        );
         let status = cache.status(&grant, now);
         assert!(status.remaining.is_some() && status.last_error.is_some(), "{status:?}");
 
@@ -625,7 +640,11 @@ fn early_refusals_in_a_row_are_counted() {
     renewal(&cache, &grant, due).land(Landing::Token(self::token("g", due, HOUR)), due);
     assert!(cache.invalidate(&grant, &token, due).is_none());
     let refusal = cache.invalidate(&grant, &self::token("g", due, HOUR), due.plus(MINUTE)).unwrap();
-    assert_eq!((refusal.early_refusals, refusal.age), (1, MINUTE), "one was accepted in between");
+    assert_eq!(
+        (refusal.early_refusals, refusal.age),
+        (1, MINUTE),
+        "the token in between was not refused"
+    );
 }
 
 #[test]
@@ -657,7 +676,7 @@ fn replacement_is_kept_through_its_renewal_and_after_a_failure() {
 }
 
 #[test]
-fn token_that_replaced_none_is_forgotten_at_once() {
+fn token_that_replaced_no_refused_one_is_refused_at_once() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     for _ in 0..3 {
         let token = fill(&cache, &grant, "t", now, HOUR);
@@ -705,7 +724,7 @@ fn clear_and_forget_leave_nothing_and_a_fetch_in_flight_does_not_refill() {
         let second = fetch(&cache, &grant, now);
         lead.land(Landing::Token(token("stale", now, HOUR)), now);
         let served = landed(&waiting).unwrap().unwrap();
-        assert_eq!(served.access_token(), "stale", "who waited is served");
+        assert_eq!(served.access_token(), "stale", "the waiter gets the token");
         flight(&cache, &grant, now);
         second.land(Landing::Token(token("new", now, HOUR)), now);
         assert_eq!(hit(&cache, &grant, now), "new");
@@ -713,7 +732,7 @@ fn clear_and_forget_leave_nothing_and_a_fetch_in_flight_does_not_refill() {
 }
 
 #[test]
-fn forget_forgets_one_grant_alone() {
+fn forget_drops_one_grant_only() {
     let (cache, now) = (cache(3), Moment::now());
     let token = fill(&cache, &grant("a"), "t", now, HOUR);
     fill(&cache, &grant("b"), "t", now, HOUR);
@@ -724,7 +743,7 @@ fn forget_forgets_one_grant_alone() {
 }
 
 #[test]
-fn full_cache_evicts_the_token_that_is_over_soonest_for_a_newcomer() {
+fn full_cache_evicts_the_token_that_expires_first() {
     let (cache, now) = (cache(3), Moment::now());
     for (id, minutes) in [("a", 2), ("b", 60), ("c", 30)] {
         fill(&cache, &grant(id), "t", now, MINUTE * minutes);
@@ -733,9 +752,9 @@ fn full_cache_evicts_the_token_that_is_over_soonest_for_a_newcomer() {
         fill(&cache, &grant(id), "t", now, MINUTE * minutes);
         ids(&cache)
     };
-    assert_eq!(evicted("d", 1), "bcd", "the newcomer stays, however short its life");
+    assert_eq!(evicted("d", 1), "bcd", "the new token stays, however short its lifetime");
     assert_eq!(evicted("e", 120), "bce");
-    // A renewed token makes no room for itself.
+    // A renewed token evicts no other, because it replaces the old one.
     let due = now.plus(MINUTE * 30 - TICK);
     let lead = renewal(&cache, &grant("c"), due);
     lead.land(Landing::Token(token("new", due, HOUR)), due);
@@ -743,7 +762,7 @@ fn full_cache_evicts_the_token_that_is_over_soonest_for_a_newcomer() {
 }
 
 #[test]
-fn who_asks_evicts_nobody_before_there_is_a_token() {
+fn failed_fetches_evict_no_token() {
     let (cache, now) = (cache(2), Moment::now());
     for id in ["a", "b"] {
         fill(&cache, &grant(id), "t", now, HOUR);
@@ -754,7 +773,7 @@ fn who_asks_evicts_nobody_before_there_is_a_token() {
     }
     assert_eq!(hit(&cache, &grant("a"), now) + &hit(&cache, &grant("b"), now), "tt");
     let state = cache.lock();
-    assert_eq!(state.failures.len(), 2, "failures are bounded by the same number");
+    assert_eq!(state.failures.len(), 2, "the capacity limits failures too");
     assert_eq!(state.entries.len(), 4);
 }
 
@@ -789,12 +808,12 @@ fn token_evicted_while_it_is_renewed_comes_back() {
 }
 
 #[test]
-fn what_is_over_is_dropped_at_the_next_landing_of_any_flight() {
+fn expired_tokens_are_dropped_at_the_next_landing_of_any_flight() {
     let (cache, start) = (cache(1000), Moment::now());
     let tokens: Vec<_> =
         (0..200).map(|i| fill(&cache, &grant(&i.to_string()), "t", start, HOUR)).collect();
     fail(&cache, &grant("b"), rejected(), start.later(TICK, HOUR));
-    assert_eq!(cache.lock().tokens.len(), 200, "a suspend puts that off");
+    assert_eq!(cache.lock().tokens.len(), 200, "the wall clock alone does not end a token here");
     fail(&cache, &grant("b"), rejected(), start.later(HOUR, TICK));
     assert_eq!(ids(&cache), "b");
     assert!(tokens.iter().all(|token| token.handles() == 1));
@@ -814,7 +833,7 @@ fn failures_are_forgotten_a_minute_after_their_pause() {
 }
 
 #[test]
-fn thread_that_would_wait_for_its_own_flight_does_not() {
+fn thread_does_not_wait_for_its_own_flight() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let lead = fetch(&cache, &grant, now);
     lead.led_by_this_thread();
@@ -843,7 +862,7 @@ fn renewals_are_limited_and_the_others_are_due_a_little_later() {
     hit(&cache, &grants[32], due);
     leads.pop().unwrap().land(Landing::Gone, due);
     renewal(&cache, &grants[32], due.plus(SECOND));
-    // One that was abandoned, as by a fork, counts no longer.
+    // An abandoned renewal, for example after a fork, no longer counts.
     let late = due.plus(TIMEOUT + SECOND);
     renewal(&cache, &grants[33], late);
 }

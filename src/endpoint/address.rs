@@ -82,12 +82,12 @@ impl Address {
     fn is_same_origin(&self, uri: &Uri) -> bool {
         let hosts = uri.host().zip(self.0.host());
         uri.scheme() == self.0.scheme()
-            && hosts.is_some_and(|(theirs, ours)| theirs.eq_ignore_ascii_case(ours))
+            && hosts.is_some_and(|(host, own)| host.eq_ignore_ascii_case(own))
             && port(uri) == port(&self.0)
     }
 
-    /// Whether the last request of this thread carried a token to this origin. Assumed where nobody
-    /// knows: without the feature `wipe`, and in agents of the user's own.
+    /// Whether the last request of this thread carried a token to this origin. Always true without
+    /// the feature `wipe` and for agents that the user made, because no request is recorded there.
     pub(crate) fn has_got_token(&self) -> bool {
         #[cfg(feature = "wipe")]
         let request = transport::take_last_request();
@@ -113,7 +113,7 @@ fn is_https(uri: &Uri) -> bool {
     uri.scheme_str() == Some("https")
 }
 
-/// The port that is asked: the scheme's own one where none is written.
+/// The port of the URL, or else the scheme's default port.
 fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(if is_https(uri) { 443 } else { 80 })
 }
@@ -124,7 +124,7 @@ mod tests {
 
     /// <https://www.rfc-editor.org/rfc/rfc6454#section-4>
     #[test]
-    fn api_is_what_has_the_same_origin_but_for_the_token_endpoint() {
+    fn api_is_the_same_origin_except_the_token_endpoint() {
         let is_api = |endpoint: &str, uri: &str| {
             Address(endpoint.parse().unwrap()).is_api(&uri.parse().unwrap())
         };

@@ -57,8 +57,8 @@ impl HttpSettings {
         let config = (self.configure)(defaults(address).max_idle_connections(0))
             .http_status_as_error(false)
             .accept_encoding("")
-            // Set last, so that no setting lifts these: credentials never travel to another host,
-            // nor in plain text.
+            // Set last, so that no setting overrides these: credentials never travel to another
+            // host, nor in plain text.
             .max_redirects(0)
             .https_only(address.is_https())
             .build();
@@ -216,7 +216,7 @@ fn warn_of_probable_mistakes(config: &Config) {
     }
 }
 
-/// Warns of each variable that ureq passes over before the first usable one. Shows only the names,
+/// Warns of each proxy variable that ureq skips before the first usable one. Shows only the names,
 /// because the values may hold a password.
 fn warn_of_unusable_proxies() {
     for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
@@ -233,7 +233,7 @@ fn warn_of_unusable_proxies() {
     }
 }
 
-/// Warns of entries of `NO_PROXY` that ureq compares with host names in vain.
+/// Warns of entries of `NO_PROXY` that never match, because ureq compares them with host names.
 fn warn_of_useless_exceptions() {
     let list = env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default();
     for entry in list.split(',') {
@@ -254,8 +254,9 @@ mod kept_tls {
 
     use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 
-    /// ureq's connector with one TLS set-up for all requests. ureq sets TLS up anew for a request
-    /// with a timeout of its own, because it might have TLS settings of its own too.
+    /// ureq's connector with one TLS configuration for all requests. If a request has its own
+    /// timeout, ureq builds a new TLS configuration, because the request might have its own TLS
+    /// settings too.
     #[derive(Clone, Debug, Default)]
     pub(super) struct KeptTls(Arc<DefaultConnector>);
 

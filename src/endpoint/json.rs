@@ -4,25 +4,25 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// What an object says under one name.
+/// The value of one name in an object.
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'a> {
     Missing,
-    /// The value as it stands in the text, quotes and escapes included.
+    /// The value as it is written in the text, quotes and escapes included.
     Once(&'a str),
     Repeated,
 }
 
-/// Finds `names` in the JSON object that `text` holds, or returns `None` where it holds none.
+/// Finds `names` in the JSON object that `text` holds. Returns `None` if `text` is anything else.
 ///
-/// Nothing is copied: `serde_json` would leave what it unescapes in a buffer that nobody wipes, and
-/// quote strings in its errors. So values are borrowed as they stand, and errors are dropped
+/// Copies nothing, because `serde_json` would unescape strings into a buffer that is not wiped, and
+/// quote strings in its errors. So values are borrowed as they are written, and errors are dropped
 /// unread.
 pub(crate) fn object<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
 ) -> Option<[Found<'a>; N]> {
-    // For anything but an object, serde_json's error would quote it.
+    // Checked here, because serde_json's error would quote any other value.
     if !text.trim_ascii_start().starts_with('{') {
         return None;
     }
@@ -62,7 +62,7 @@ impl<'de, const N: usize> Visitor<'de> for Names<'_, N> {
 /// else.
 pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
     let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
-    // An escape is never shorter than what it stands for.
+    // An escape is never shorter than its character.
     let mut text = Zeroizing::new(String::with_capacity(rest.len()));
     while let Some((char, length)) = first_char(rest) {
         text.push(char);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_none() {
+    fn invalid_strings_and_other_values_are_none() {
         for raw in [
             "1",
             "null",

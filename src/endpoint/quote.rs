@@ -2,7 +2,8 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-/// The words of error texts. The names of letters and digits are left out, because they spell.
+/// The words of error texts. The names of letters and digits are left out, because a secret can be
+/// spelled with them.
 const WORDS: &str = include_str!("words.txt");
 /// How many characters of a description are quoted.
 const QUOTED: usize = 256;
@@ -30,13 +31,12 @@ pub(super) enum Quote {
     Text(String),
 }
 
-/// The private texts of a grant: client secret, password and user name ("" where there is none).
+/// The private texts of a grant: client secret, password and user name ("" if there is none).
 ///
 /// A text is quoted only if it consists of words that error texts use, because no encoding of a
 /// secret does. The search then finds private texts that consist of such words themselves, or that
-/// are spelled by them. Two alternatives were rejected: undoing encodings, of which some are always
-/// forgotten; and rules for the look of a word, which let simple ciphers and pronounceable codes
-/// through.
+/// are spelled by them. Two alternatives were rejected. Undoing encodings always misses some of
+/// them. Rules for the look of a word let simple ciphers and pronounceable codes through.
 pub(super) struct Private<'a>(pub(super) [&'a str; 3]);
 
 impl Private<'_> {
@@ -75,8 +75,9 @@ impl Private<'_> {
         (is_address || is_name) && !self.is_near(host)
     }
 
-    /// Whether a text shows a piece of a private text: in whatever case, with white space, signs or
-    /// digits in between, or by the first or last letters of its words.
+    /// Whether a text shows a piece of a private text, in upper or lower case. The piece may have
+    /// white space, signs or digits in between, or be spelled by the first or last letters of
+    /// words.
     fn is_near(&self, text: &str) -> bool {
         let kinds: [fn(&char) -> bool; 3] =
             [char::is_ascii_alphanumeric, char::is_ascii_alphabetic, char::is_ascii_digit];

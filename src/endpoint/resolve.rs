@@ -8,7 +8,7 @@ use ureq::unversioned::transport::time::Duration;
 
 use crate::background;
 
-/// ureq's look-up of host names in a thread that bounds its time. Where the system gives no thread,
+/// ureq's look-up of host names in a thread that bounds its time. If the system gives no thread,
 /// ureq's own look-up would panic, and this one goes on without a bound.
 #[derive(Debug)]
 pub(crate) struct Lookup;

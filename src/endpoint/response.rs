@@ -56,7 +56,7 @@ pub(crate) fn parse(
     }
 }
 
-/// Whether the answer to a success is an error (RFC 6749 section 5.2) and no token.
+/// Whether the body of a success is an error (RFC 6749 section 5.2) and not a token.
 fn is_refusal(body: &[u8]) -> bool {
     let fields =
         str::from_utf8(body).ok().and_then(|text| json::object(text, ["access_token", "error"]));
@@ -131,7 +131,7 @@ fn string(
     Err(InvalidResponse::Field { name, reason })
 }
 
-/// Adds a hint of ours to the server's words.
+/// Adds a hint of this crate to the server's words.
 pub(super) fn add(description: &mut Option<String>, hint: &str) {
     let said = description.take().map(|text| format!("{text}: ")).unwrap_or_default();
     *description = Some(format!("{said}{hint}"));
@@ -161,7 +161,7 @@ fn quoted(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
     }
     let text = text.trim_start_matches('\u{feff}').trim_ascii();
     let description = match text.chars().next() {
-        // JSON that is no whole object is not fit to be read.
+        // Incomplete objects and other JSON are not quoted, because they are not meant for people.
         Some('{' | '[') => None,
         Some('"') => json::string(text).and_then(|text| described(&text)),
         _ => described(text),
@@ -217,7 +217,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: Duration = Duration::from_secs(1);
     const EXPIRES: &str = "2021-12-31T23:59:59.999Z";
-    /// An hour and 999 ms before that.
+    /// An hour and 999 ms before `EXPIRES`.
     const DATE_HEADER: (&str, &str) = ("date", "Fri, 31 Dec 2021 22:59:59 GMT");
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -337,20 +337,25 @@ mod tests {
             parse_at(sent, 200, pairs, body("a", expires, "Bearer")).unwrap()
         };
         let sent = Moment::now();
-        let left = token(&[DATE_HEADER], sent, EXPIRES).lifetime().remaining(sent);
-        assert_eq!(left, HOUR - Duration::from_millis(1), "an hour and 999 ms, less a second");
+        let remaining = token(&[DATE_HEADER], sent, EXPIRES).lifetime().remaining(sent);
+        assert_eq!(
+            remaining,
+            HOUR - Duration::from_millis(1),
+            "an hour and 999 ms, minus a second"
+        );
 
         // 2021-12-31T23:00:00Z by the local clock.
         let sent =
             Moment { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_640_991_600), ..sent };
         for unreadable in [&[][..], &[("date", "yesterday")], &[("date", "1640991600")]] {
-            let left = token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().remaining(sent);
-            assert_eq!(left, HOUR - SECOND, "{unreadable:?}");
+            let remaining =
+                token(unreadable, sent, "2022-01-01T00:00:00Z").lifetime().remaining(sent);
+            assert_eq!(remaining, HOUR - SECOND, "{unreadable:?}");
         }
     }
 
     #[test]
-    fn second_that_date_may_hide_is_always_taken_off() {
+    fn one_second_is_always_taken_off_the_lifetime() {
         let sent = Moment::now();
         for (expires, lifetime) in [
             ("2021-12-31T23:00:09Z", SECOND * 9),
@@ -448,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_told_apart() {
+    fn statuses_are_classified() {
         for status in [100, 199, 600, 999] {
             let error =
                 parse_at(Moment::now(), status, &[DATE_HEADER], body("a", EXPIRES, "Bearer"))
@@ -476,7 +481,7 @@ mod tests {
 
     /// <https://www.rfc-editor.org/rfc/rfc6749#section-5.2>
     #[test]
-    fn refusal_is_quoted() {
+    fn rejection_is_quoted() {
         let some = |text: &str| Some(text.to_owned());
         for (body, code, description) in [
             (
@@ -521,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_quotes_nothing_private() {
+    fn rejection_quotes_nothing_private() {
         let withheld = || Some(WITHHELD.to_owned());
         let body = r#"{"error":"s3cr3t","error_description":"client s\u0033cr3t: no p4ss"}"#;
         assert_eq!(rejected(body), (None, withheld()));
@@ -532,7 +537,7 @@ mod tests {
 
     #[test]
     fn stray_characters_around_a_secret_are_reported() {
-        let told = |grant: &Grant, body: &str| match parse(
+        let described = |grant: &Grant, body: &str| match parse(
             401,
             &headers(&[]),
             body.as_bytes(),
@@ -544,17 +549,17 @@ mod tests {
         };
         let spaced = "starts or ends with white space, an invisible character or a quotation mark";
         let grant = Grant::client_credentials("id", "s3cr3t\n");
-        assert_eq!(told(&grant, ""), format!("client_secret {spaced}"));
+        assert_eq!(described(&grant, ""), format!("client_secret {spaced}"));
         assert_eq!(
-            told(&grant, "No such client"),
+            described(&grant, "No such client"),
             format!("No such client: client_secret {spaced}")
         );
         let grant = Grant::password("id", "s3cr3t", "jan", " p4ss");
-        assert_eq!(told(&grant, ""), format!("password {spaced}"));
-        assert_eq!(told(&Grant::password("id", "s3cr3t", "jan ", "p4 ss"), ""), "");
+        assert_eq!(described(&grant, ""), format!("password {spaced}"));
+        assert_eq!(described(&Grant::password("id", "s3cr3t", "jan ", "p4 ss"), ""), "");
         for stray in ["\u{feff}s3cr3t", "s3cr3t\u{200b}", "s3cr3t\0", "\"s3cr3t\"", "'s3cr3t"] {
             let grant = Grant::client_credentials("id", stray);
-            assert_eq!(told(&grant, ""), format!("client_secret {spaced}"), "{stray:?}");
+            assert_eq!(described(&grant, ""), format!("client_secret {spaced}"), "{stray:?}");
         }
     }
 

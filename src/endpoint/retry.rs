@@ -47,7 +47,7 @@ impl Endpoint {
             let wait = back_off::before_retry(retry, &error);
             let remaining = clock().until(request.deadline);
             if is_last || !error.is_transient() || wait >= remaining {
-                // The server's own answer says more than the end of the time.
+                // The server's own answer says more than a time-out.
                 return Err(match answer {
                     Some(answer) if remaining < NO_TIME => answer,
                     _ => error,

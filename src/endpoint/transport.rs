@@ -1,5 +1,5 @@
-//! A layer around ureq's transports. It wipes their buffers, because ureq leaves the text that it
-//! sent and received there until they are reused or freed; and it mends three faults.
+//! A layer around ureq's transports. It wipes their buffers, because ureq leaves sent and received
+//! text there until they are reused or freed. It also works around three faults of ureq.
 
 use std::cell::Cell;
 use std::process;
@@ -21,8 +21,8 @@ thread_local! {
 /// The URI that a request with an `Authorization` header was sent to; `None` for a request without.
 type SentTo = Option<Uri>;
 
-/// Where the last request of this thread was sent to, if this module has seen one since the last
-/// look. ureq's error for a status doesn't say who has answered, and redirects change that.
+/// Takes the record of this thread's last request; `None` if there is none. It is needed because
+/// redirects change who answers, and ureq's error for a status does not name the host.
 pub(super) fn take_last_request() -> Option<SentTo> {
     LAST_REQUEST.take()
 }
@@ -57,14 +57,15 @@ struct LayeredTransport<In: Transport> {
     process: u32,
     /// The last time-out that ureq has given, and its end.
     budget: Option<(Duration, Instant)>,
-    /// How many bytes of the input buffer were used at most since it was wiped: the bytes that were
-    /// received, and those that were sent, because ureq reads a chunked body into it before sending.
+    /// An upper limit of the bytes used in the input buffer since it was wiped. Counts received
+    /// bytes, and sent bytes too, because ureq reads a chunked body into this buffer before
+    /// sending.
     used: usize,
 }
 
 impl<In: Transport> LayeredTransport<In> {
-    /// Ends a time-out that ureq gives again for each read, as it does while a proxy answers CONNECT
-    /// byte by byte.
+    /// Enforces a time-out that ureq starts again for each read, as it does while a proxy answers
+    /// CONNECT byte by byte.
     fn bounded(&mut self, timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
         let Duration::Exact(after) = timeout.after else { return Ok(timeout) };
         let now = Instant::now();
@@ -82,8 +83,8 @@ impl<In: Transport> LayeredTransport<In> {
 
     fn wipe_input(&mut self) {
         let buffers = self.inner.buffers();
-        // Without input left to consume, the whole buffer is free to be appended to. No byte lay
-        // further from its start than the number of all bytes.
+        // With all input consumed, the whole buffer counts as free. All used bytes are among its
+        // first `used` bytes.
         buffers.input_consume(buffers.input().len());
         let free = buffers.input_append_buf();
         let used = self.used.min(free.len());
@@ -105,7 +106,7 @@ impl<In: Transport> Transport for LayeredTransport<In> {
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
         self.inner.buffers().output()[..amount].zeroize();
         self.used = self.used.saturating_add(amount);
-        // Set after the inner layers, one of which may be the connection to a proxy.
+        // Set after the inner layers, because one of them may be the connection to a proxy.
         if sent_to.is_some() {
             let _ = LAST_REQUEST.try_with(|last| last.set(sent_to));
         }
@@ -121,8 +122,8 @@ impl<In: Transport> Transport for LayeredTransport<In> {
         result
     }
 
-    /// Called right before ureq puts a connection into the pool, with all input consumed, and when it
-    /// takes the connection out again.
+    /// Called right before ureq puts a connection into the pool, with all input consumed, and when
+    /// it takes the connection out again.
     fn is_open(&mut self) -> bool {
         if self.inner.buffers().input().is_empty() {
             self.wipe_input();
@@ -141,9 +142,9 @@ impl<In: Transport> Drop for LayeredTransport<In> {
     fn drop(&mut self) {
         let buffers = self.inner.buffers();
         buffers.input_consume(buffers.input().len());
-        // Both buffers as a whole, also the part by which ureq has grown the input buffer, because a
-        // body that was read and never sent lies anywhere. Looking for something to wipe costs a
-        // tenth of wiping.
+        // Wipes both buffers as a whole, because a body that was read and never sent may be
+        // anywhere. That includes the part by which ureq has grown the input buffer. Skips zeroed
+        // buffers, because looking costs a tenth of wiping.
         let (input, output) = buffers.tmp_and_output();
         for buffer in [input, output] {
             if buffer.iter().fold(0, |all, byte| all | byte) != 0 {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn time_out_that_is_given_again_ends() {
+    fn time_out_that_starts_again_for_each_read_ends() {
         let mut transport = transport(process::id());
         let timeout = |millis| NextTimeout {
             after: Duration::from_millis(millis),
@@ -205,7 +206,7 @@ mod tests {
             assert!(start.elapsed() < std::time::Duration::from_secs(20));
         }
         assert!(start.elapsed() >= std::time::Duration::from_millis(50));
-        assert!(transport.await_input(timeout(51)).is_ok(), "another time-out");
+        assert!(transport.await_input(timeout(51)).is_ok(), "another time-out starts anew");
         assert!(transport.await_input(NextTimeout::default()).is_ok());
         assert!(transport.await_input(timeout(50)).is_ok());
     }

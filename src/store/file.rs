@@ -20,17 +20,21 @@ const TEMPORARY: &str = ".tmp";
 
 /// A [`TokenStore`] in a directory, for the processes of one machine.
 ///
-/// Made for programs that run from cron or a shell: each run finds the token of an earlier run until
-/// the token expires. The example `print_token` uses it.
+/// For programs that run from cron or a shell: each run finds the token of an earlier run until the
+/// token expires. The tool `weseedo-token` uses this store.
 ///
-/// The directory is created when it is first needed, on Unix for its owner only (mode 0700, whatever
-/// the umask). A directory that exists keeps its mode, but is refused if other users may write to it
-/// (mode `o+w`). It should belong to one program and be on a local disk. Each grant has two small files, on Unix of mode 0600: the encrypted token, and a file
-/// to be locked. A token is written to a temporary file that is then renamed, so that nobody reads
-/// half a token. A file that is truncated, foreign or of another version counts as missing, and the
-/// next save replaces it. The lease is a lock of the operating system. The lock ends when the lease
-/// is released or the process ends, and not after a time. On a file system without locks, processes
-/// that need a token at the same time all ask the endpoint.
+/// The directory is created when it is first needed, on Unix for its owner only (mode 0700,
+/// whatever the umask). An existing directory keeps its mode, but is refused if other users may
+/// write to it (mode `o+w`). The directory should belong to one program and be on a local disk.
+///
+/// Each grant has two small files, on Unix of mode 0600: the encrypted token, and a lock file. A
+/// token is written to a temporary file that is then renamed, so that no process reads half a
+/// token. A file that is truncated, foreign or of another version counts as missing, and the next
+/// save replaces it.
+///
+/// The lease is a lock of the operating system. The lock ends when the lease is released or the
+/// process ends, and not after a time. On a file system without locks, processes that need a token
+/// at the same time all ask the endpoint.
 ///
 /// Files of grants that are no longer used stay in the directory. You can delete them at any time;
 /// deleting a `.lock` that a process holds costs a second token request at worst.
@@ -40,8 +44,8 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Creates a store in a directory, which need not exist yet. Does no I/O. A relative path starts
-    /// at the working directory of the moment when the store is used.
+    /// Creates a store in a directory, which need not exist yet. Does no I/O. A relative path
+    /// starts at the working directory of the moment when the store is used.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into() }
     }
@@ -143,8 +147,8 @@ impl TokenStore for FileStore {
     }
 }
 
-/// A name beside `path` that nobody else uses. The process number distinguishes forked processes,
-/// which have the same random numbers.
+/// A name beside `path` that no other thread or process uses. The process number distinguishes
+/// forked processes, which have the same random numbers.
 fn temporary(path: &Path) -> PathBuf {
     let (process, random) = (process::id(), RandomState::new().hash_one(()));
     path.with_extension(format!("{process:x}-{random:016x}{TEMPORARY}"))

@@ -13,7 +13,7 @@ use crate::store::TokenStore;
 /// How long a store is left alone after it failed or was slow.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
 
-/// A store that can't delay anybody for long: each call runs in a thread of its own.
+/// A store that can't delay a caller for long: each call runs in a thread of its own.
 #[derive(Clone)]
 pub(crate) struct GuardedStore(Arc<Inner>);
 
@@ -26,8 +26,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     left_alone_until: Option<Instant>,
-    /// The calls that nobody waits for any longer. While one of them runs, no other call is made,
-    /// so that a store that hangs for good keeps one thread and not one more every 30 s.
+    /// The calls that no thread waits for any longer. While one of them runs, no other call is
+    /// made. So a store that hangs forever keeps one thread, and not one more every 30 s.
     abandoned: Vec<Weak<()>>,
 }
 
@@ -40,8 +40,8 @@ impl GuardedStore {
     }
 
     /// Calls the store in a thread of its own and waits for `patience` at most. A store that fails,
-    /// panics or takes longer is left alone. A late answer is dropped in that thread, which releases
-    /// a lease.
+    /// panics or takes longer is left alone. A late answer is dropped in that thread, which
+    /// releases a lease.
     pub(super) fn call<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -88,8 +88,8 @@ impl GuardedStore {
         Err(Some(error))
     }
 
-    /// Does some work with the store that nobody needs the result of, and waits for `wait` at most.
-    /// The work goes on in its thread; a failure is reported from there.
+    /// Does work whose result no caller needs, and waits for `wait` at most. The work goes on in its
+    /// thread; a failure is reported from there.
     pub(super) fn start(
         &self,
         wait: Duration,

@@ -31,7 +31,7 @@ impl Ledger {
         end
     }
 
-    /// The time until the recorded end of a token. An unknown token has no end here.
+    /// The time until the recorded end of a token; `Duration::MAX` for an unknown token.
     pub(super) fn remaining(&self, sealed: &[u8], now: Moment) -> Duration {
         let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = ends.iter().find(|(nonce, _)| sealed.starts_with(nonce));

@@ -1,5 +1,5 @@
-//! Decides what a process does with a token that another process has stored. These functions are
-//! told the time and do no I/O, so that the bench can simulate many processes with them.
+//! Decides what a process does with a token that another process has stored. These functions take
+//! the time as an argument and do no I/O, so that the bench can simulate many processes with them.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +12,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a stored token stays valid: the least of the store's value, the end by this machine's
 /// wall clock, and the whole lifetime. Clocks that disagree can shorten this, and never prolong it.
 ///
-/// If only the wall clock can tell, and the token seems to come from the future, nothing remains:
-/// this machine's clock was set back after the fetch.
+/// If the store has no clock and the token seems to come from the future, this machine's clock was
+/// set back after the fetch. In that case nothing remains.
 pub(crate) fn remaining(
     fetched: SystemTime,
     lifetime: Duration,
@@ -37,13 +37,13 @@ pub(crate) fn is_used(remaining: Duration, window: Duration, current: Option<Dur
 }
 
 /// How long a lease lasts. A quarter of the time for the fetch, so that waiting processes can still
-/// acquire the lease if its holder dies; at most half of what the current token has left, so that
-/// another process can renew it then.
+/// acquire the lease if its holder dies. At most half of the current token's remaining time, so
+/// that another process can still renew it.
 pub(crate) fn lease(time: Duration, current: Option<Duration>) -> Duration {
     (time / 4).min(current.unwrap_or(time) / 2).max(SHORTEST_LEASE)
 }
 
-/// How long to wait for the token of the lease's holder: half of the time for the fetch, shortened
+/// How long to wait for the token of the lease's holder: half of the time for the fetch. Shortened
 /// by a random part, so that not all waiting processes ask the endpoint at once if the holder died.
 pub(crate) fn patience(time: Duration) -> Duration {
     jitter::shortened(time / 2)
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn lease_leaves_others_time() {
+    fn lease_leaves_time_for_other_processes() {
         assert_eq!(lease(MINUTE, None), MINUTE / 4);
         assert_eq!(lease(MINUTE, Some(MINUTE)), MINUTE / 4);
         assert_eq!(lease(MINUTE, Some(MINUTE / 3)), MINUTE / 6);
@@ -115,8 +115,8 @@ mod tests {
         let (window, tries) = (MINUTE * 8, 0..1000);
         assert!(tries.clone().all(|_| is_left_to_holder(MINUTE * 2, window)));
         assert!(!tries.clone().any(|_| is_left_to_holder(MINUTE, window)));
-        let left = tries.filter(|_| is_left_to_holder(MINUTE * 3 / 2, window)).count();
-        assert!((400..600).contains(&left), "{left} of 1000 go on waiting half-way");
+        let waiting = tries.filter(|_| is_left_to_holder(MINUTE * 3 / 2, window)).count();
+        assert!((400..600).contains(&waiting), "{waiting} of 1000 still wait halfway");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Seal {
         UnboundKey::new(&CHACHA20_POLY1305, &self.0[NAME_LENGTH..]).ok().map(LessSafeKey::new)
     }
 
-    /// Returns the nonce and the sealed token, to be stored under the name; `None` where the system
+    /// Returns the nonce and the sealed token, to be stored under the name; `None` if the system
     /// gives no random numbers.
     pub(super) fn seal(&self, token: &Token) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
@@ -182,7 +182,8 @@ mod tests {
         Token::new(ACCESS_TOKEN, OffsetDateTime::UNIX_EPOCH + Duration::from_nanos(9), lifetime)
     }
 
-    /// RFC 5869 spelled out with Python's `hmac` and `hashlib`, salt, input and info as documented.
+    /// Computed by RFC 5869 with Python's `hmac` and `hashlib`, from the documented salt, input and
+    /// info.
     #[test]
     fn name_and_key_are_known() {
         let seal = Seal::new(ENDPOINT, &client());
@@ -246,14 +247,14 @@ mod tests {
             Seal::new(ENDPOINT, &Grant::password("id", "S3cr3t", "jan", "p4ss")),
             Seal::new(ENDPOINT, &Grant::password("id", "s3cr3t", "Jan", "p4ss")),
             Seal::new(ENDPOINT, &Grant::password("id", "s3cr3t", "jan", "P4ss")),
-            // The same letters, with another border between them.
+            // The same letters, divided differently between two fields.
             Seal::new(ENDPOINT, &Grant::password("idj", "s3cr3t", "an", "p4ss")),
             Seal::new(ENDPOINT, &Grant::password("id", "s3cr3tp", "jan", "4ss")),
         ] {
             assert_ne!(seal.name(), other.name());
             assert!(other.open(&value).is_none());
         }
-        // Client credentials that spell the same list of texts.
+        // Client credentials with the same list of texts.
         let client = Seal::new(ENDPOINT, &Grant::client_credentials("jan", "s3cr3t"));
         let user = Seal::new(ENDPOINT, &Grant::password("jan", "s3cr3t", "", ""));
         assert_ne!(client.name(), user.name());
@@ -265,11 +266,14 @@ mod tests {
         let value = seal.seal(&token()).unwrap();
         let mut moved = Seal(seal.0.clone());
         moved.0[0] ^= 1;
-        assert!(moved.open(&value).is_none(), "though the key is the same");
+        assert!(
+            moved.open(&value).is_none(),
+            "the name is authenticated, although the key is the same"
+        );
     }
 
     #[test]
-    fn value_that_is_not_whole_does_not_open() {
+    fn truncated_or_changed_value_does_not_open() {
         let seal = Seal::new(ENDPOINT, &client());
         let value = seal.seal(&token()).unwrap();
         for i in 0..value.len() {

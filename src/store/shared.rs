@@ -82,7 +82,7 @@ struct Turn<'a> {
     lease: Option<Lease>,
 }
 
-/// What the store has for a turn.
+/// The result of a look into the store.
 enum Found {
     /// A token to use.
     Token(Token),
@@ -92,7 +92,7 @@ enum Found {
     Nothing,
 }
 
-/// A store that fails has nothing.
+/// Treats a store that failed as an empty one.
 fn split(answer: Result<Found, Failure>) -> (Found, Failure) {
     match answer {
         Ok(found) => (found, None),
@@ -106,14 +106,15 @@ impl<'a> Turn<'a> {
         Self { shared, request, seal, patience: now.until(request.deadline) / 4, lease: None }
     }
 
-    /// What the token that is to be renewed has left.
+    /// The remaining time of the token that is to be renewed.
     fn current_remaining(&self, now: Moment) -> Option<Duration> {
         self.request.current.map(|token| token.lifetime().remaining(now))
     }
 
     /// Looks for a token of another process, and acquires the lease if there is none.
     ///
-    /// Takes half of the time, or three calls, at most. So the endpoint has a quarter at least.
+    /// Takes half of the time for the fetch at most, or three calls. So the endpoint has a quarter
+    /// at least.
     fn look(&mut self, clock: &dyn Fn() -> Moment) -> Result<Found, Failure> {
         let start = clock();
         let patience = policy::patience(start.until(self.request.deadline));
@@ -163,7 +164,8 @@ impl<'a> Turn<'a> {
 
     /// Loads the stored token, if this process may use it.
     fn load(&self, clock: &dyn Fn() -> Moment) -> Result<Found, Failure> {
-        // The store's remaining time may be as old as this question.
+        // The store's remaining time counts from here, because the store may have read its clock
+        // before it answered.
         let asked = clock();
         let name = self.seal.name();
         let Some(stored) = self.call(asked, move |store| store.load(&name))? else {
@@ -216,14 +218,15 @@ impl<'a> Turn<'a> {
         None
     }
 
-    /// How long to wait for the store once the outcome is known. The callers that wait for the
-    /// outcome have the same deadline, so some of the time stays theirs.
+    /// How long to wait for the store once the outcome is known. At most half of the remaining time,
+    /// because the callers that wait for the outcome have the same deadline.
     fn wait(&self, now: Moment) -> Duration {
         let time = now.until(self.request.deadline).saturating_sub(LANDING);
         self.patience.min(time / 2)
     }
 
-    /// Records the sealed bytes of a token that nobody else has yet. Returns when the token ends.
+    /// Records the sealed bytes of a token that no other thread has yet. Returns when the token
+    /// ends.
     fn keep_sealed(&self, token: &Token, sealed: Vec<u8>) -> Moment {
         let end = self.shared.ledger.record(&sealed, token.lifetime().end());
         let _ = token.sealed().set(sealed);

@@ -1,4 +1,4 @@
-//! API calls that carry the token, and those that must not.
+//! API calls that carry the token, and requests that must not carry it.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ fn meetings(server: &ServerGuard) -> String {
 }
 
 #[test]
-fn agent_brings_the_token_and_the_settings() {
+fn agent_adds_the_token_and_has_the_settings() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n")
         .match_header("user-agent", "clinic/1.0")
@@ -48,7 +48,7 @@ fn agent_brings_the_token_and_the_settings() {
 }
 
 #[test]
-fn middleware_serves_an_agent_of_the_users_own() {
+fn middleware_works_in_the_users_own_agent() {
     let mut server = Server::new();
     token_mock(&mut server, "t0k3n").create();
     let api = api_mock(&mut server, "Bearer t0k3n").create();
@@ -66,7 +66,7 @@ fn other_origins_get_no_header() {
     let api = api_mock(&mut other, Matcher::Missing).expect(1).create();
     let agent = builder(&server).build().unwrap().agent(grant());
     agent.get(meetings(&other)).call().unwrap();
-    // The same server by another name is another origin.
+    // The same server under another name is another origin.
     let renamed = meetings(&server).replace("127.0.0.1", "localhost");
     agent.get(renamed).call().unwrap_err();
     tokens.assert();
@@ -84,7 +84,7 @@ fn redirect_to_another_host_does_not_carry_the_header() {
         .with_header("location", &meetings(&other))
         .expect(1)
         .create();
-    // Another port is another origin, though ureq would take it for the same host.
+    // Another port is another origin, but ureq's `SameHost` ignores ports.
     let settings =
         builder(&server).http(|http| http.redirect_auth_headers(RedirectAuthHeaders::SameHost));
     settings.build().unwrap().agent(grant()).get(meetings(&server)).call().unwrap();
@@ -101,7 +101,7 @@ fn token_endpoint_gets_no_header() {
         .create();
     let authenticator = builder(&server).build().unwrap();
     authenticator.agent(grant()).post(format!("{}{TOKEN_PATH}", server.url())).send("").unwrap();
-    // Nor when the middleware is part of the token request's own agent.
+    // A token request adds no header either if its own agent has the middleware.
     let bearer = authenticator.bearer(grant());
     let authenticator =
         builder(&server).http(move |http| http.middleware(bearer.clone())).build().unwrap();
@@ -110,7 +110,7 @@ fn token_endpoint_gets_no_header() {
 }
 
 #[test]
-fn header_of_the_callers_own_is_left_alone() {
+fn authorization_header_of_the_caller_is_kept() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n").expect(0).create();
     let api = api_mock(&mut server, "Basic abc").create();
@@ -148,7 +148,7 @@ fn other_statuses_leave_the_token_in_use() {
 }
 
 #[test]
-fn error_on_the_way_to_a_token_can_be_told_from_the_calls_own() {
+fn error_of_a_token_request_is_distinguished_from_an_error_of_the_call() {
     let mut server = Server::new();
     server.mock("POST", TOKEN_PATH).with_status(401).create();
     let api = api_mock(&mut server, Matcher::Any).expect(0).create();
@@ -161,7 +161,8 @@ fn error_on_the_way_to_a_token_can_be_told_from_the_calls_own() {
     api.assert();
 }
 
-/// Counts the calls of `with_token`, each answered with the next of `statuses`.
+/// Calls `with_token` with a call that returns the next of `statuses` each time. Returns the number
+/// of calls and the outcome.
 fn calls(authenticator: &Authenticator, statuses: &[u16]) -> (usize, Result<(), u16>) {
     let mut calls = 0;
     let outcome = authenticator.with_token(&grant(), |_| {
@@ -179,7 +180,7 @@ fn calls(authenticator: &Authenticator, statuses: &[u16]) -> (usize, Result<(), 
 }
 
 #[test]
-fn with_token_calls_once_more_and_only_on_401() {
+fn with_token_repeats_a_call_once_and_only_on_401() {
     let server = support::Server::answering(|n| token_answer(&format!("t{n}"), HOUR));
     let authenticator = server.builder().build().unwrap();
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
@@ -190,14 +191,14 @@ fn with_token_calls_once_more_and_only_on_401() {
 }
 
 #[test]
-fn with_token_calls_no_second_time_with_the_same_token() {
+fn with_token_does_not_repeat_a_call_with_the_same_token() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
     let authenticator = builder(&server).build().unwrap();
     assert_eq!(
         calls(&authenticator, &[401]),
         (1, Err(401)),
-        "the server gives the same text again"
+        "the endpoint returns the same token again"
     );
     assert_eq!(calls(&authenticator, &[401]), (1, Err(401)), "the token has just been replaced");
     assert_eq!(calls(&authenticator, &[200]), (1, Ok(())));
@@ -205,7 +206,7 @@ fn with_token_calls_no_second_time_with_the_same_token() {
 }
 
 #[test]
-fn api_path_that_refuses_every_token_does_not_cost_a_token_request_a_call() {
+fn api_path_that_refuses_every_token_does_not_cause_a_token_request_per_call() {
     let mut server = Server::new();
     let tokens = token_mock(&mut server, "t0k3n").expect(2).create();
     let api = api_mock(&mut server, "Bearer t0k3n").with_status(401).expect(40).create();
@@ -225,13 +226,13 @@ fn api_path_that_refuses_every_token_does_not_cost_a_token_request_a_call() {
 }
 
 #[test]
-fn calls_own_error_is_none_of_this_crates() {
+fn error_of_the_call_itself_is_not_an_error_of_this_crate() {
     assert!(Error::from_ureq(&ureq::Error::StatusCode(401)).is_none());
     assert!(Error::from_ureq(&ureq::Error::Other("x".into())).is_none());
 }
 
 #[test]
-fn agent_waits_for_nobody_for_ever() {
+fn agent_has_timeouts_unless_settings_change_them() {
     let server = Server::new();
     let timeouts = |builder: Builder| {
         let timeouts = builder.build().unwrap().agent(grant()).config().timeouts();
@@ -285,7 +286,7 @@ fn header_is_marked_sensitive() {
 }
 
 #[test]
-fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
+fn revoked_token_costs_64_threads_one_fetch_and_one_retry_each() {
     const THREADS: usize = 64;
     let tokens = AtomicUsize::new(0);
     let server = support::Server::start(move |_, mut stream| {
@@ -321,5 +322,5 @@ fn revoked_token_costs_64_threads_one_fetch_and_each_one_more_try() {
     });
     let tries = tries.into_inner();
     assert!(tries <= 2 * THREADS);
-    assert_eq!(server.connections(), tries + 2, "the calls, and a token before and after");
+    assert_eq!(server.connections(), tries + 2, "the API calls, and two token requests");
 }

@@ -1,4 +1,4 @@
-//! Settings that cannot work are caught by `build`.
+//! `build` refuses unusable settings.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -197,7 +197,7 @@ fn roots_without_a_certificate_are_refused() {
 }
 
 #[test]
-fn plain_http_goes_through_no_proxy_elsewhere() {
+fn plain_http_needs_a_proxy_on_loopback() {
     let proxied = |proxy: &'static str| {
         builder("http://localhost").http(move |http| http.proxy(Proxy::new(proxy).ok()))
     };
@@ -209,7 +209,7 @@ fn plain_http_goes_through_no_proxy_elsewhere() {
 }
 
 #[test]
-fn function_that_answers_differently_for_the_agent_is_checked_again() {
+fn settings_for_the_agent_are_checked_again() {
     let calls = AtomicUsize::new(0);
     let authenticator = builder("http://localhost")
         .http(move |http| match calls.fetch_add(1, Ordering::SeqCst) {

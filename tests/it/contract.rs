@@ -1,8 +1,8 @@
 //! Checks an implementation of `TokenStore` against the trait's contract.
 //!
-//! It needs nothing but the crate: copy this file into your tests and call [`check`] with your
-//! store, and [`check_that_leases_end`] if its leases end when their time is up. For a store
-//! without leases, [`check_values`] is all.
+//! Copy this file into your tests; it depends on this crate only. Call [`check`] with your store,
+//! and [`check_that_leases_end`] if its leases expire. For a store without leases, call only
+//! [`check_values`].
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,44 +12,52 @@ use weseedo_auth::TokenStore;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Checks all that can be told of any store.
+/// Checks the rules that apply to every store with leases.
 pub fn check(store: &(impl TokenStore + ?Sized)) {
     check_values(store);
     check_leases(store);
 }
 
-/// Checks what is stored.
+/// Checks how values are loaded, saved and removed.
 pub fn check_values(store: &(impl TokenStore + ?Sized)) {
     let (key, other) = (new_key(), new_key());
     let load = |key: &str| store.load(key).unwrap().map(|stored| stored.sealed);
 
-    assert!(load(&key).is_none(), "nothing is there at first");
-    store.remove(&key, b"x").expect("to remove nothing is no error");
+    assert!(load(&key).is_none(), "a new key has no value");
+    store.remove(&key, b"x").expect("removing a missing value is not an error");
 
-    // As long as a value can be, with each byte there is.
+    // The longest possible value, with every possible byte in it.
     let long: Vec<u8> = (0..17 * 1024).map(|i| u8::try_from(i % 256).unwrap()).collect();
     store.save(&key, &long, HOUR).unwrap();
-    let stored = store.load(&key).unwrap().expect("the saved value is there");
+    let stored = store.load(&key).unwrap().expect("a saved value is found");
     let (sealed, remaining) = (stored.sealed, stored.remaining);
-    assert!(sealed == long, "what was saved comes back, byte by byte");
+    assert!(sealed == long, "the saved bytes come back unchanged");
     let is_right = |remaining| remaining <= HOUR && remaining > HOUR / 2;
     assert!(remaining.is_none_or(is_right), "remaining is {remaining:?}");
-    assert!(load(&other).is_none(), "another key has another value");
+    assert!(load(&other).is_none(), "another key has no value");
 
     store.save(&key, b"new", HOUR).unwrap();
     assert_eq!(load(&key).as_deref(), Some(&b"new"[..]), "a new value replaces the old one");
     store.remove(&key, &long).unwrap();
-    assert_eq!(load(&key).as_deref(), Some(&b"new"[..]), "only the very value is removed");
+    assert_eq!(
+        load(&key).as_deref(),
+        Some(&b"new"[..]),
+        "a value is not removed in place of another one"
+    );
     store.remove(&other, b"new").unwrap();
-    assert_eq!(load(&key).as_deref(), Some(&b"new"[..]), "only under its own key");
+    assert_eq!(
+        load(&key).as_deref(),
+        Some(&b"new"[..]),
+        "a value is not removed under another key"
+    );
     store.remove(&key, b"new").unwrap();
-    assert!(load(&key).is_none(), "what was removed is gone");
+    assert!(load(&key).is_none(), "a removed value is gone");
 
     check_that_saves_are_whole(store);
     check_that_nothing_newer_is_removed(store);
 }
 
-/// Who removes an old value while a new one is saved does not remove that.
+/// Checks that removing an old value never removes a new one that is saved at the same time.
 fn check_that_nothing_newer_is_removed(store: &(impl TokenStore + ?Sized)) {
     let key = new_key();
     for _ in 0..100 {
@@ -64,23 +72,23 @@ fn check_that_nothing_newer_is_removed(store: &(impl TokenStore + ?Sized)) {
     store.remove(&key, b"new").unwrap();
 }
 
-/// Who loads while others save gets one value or another, never a mixture.
+/// Checks that a load during saves returns one of the values, never a mixture.
 fn check_that_saves_are_whole(store: &(impl TokenStore + ?Sized)) {
     let key = new_key();
     store.save(&key, &[0; 3000], HOUR).unwrap();
-    let is_over = AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         for byte in 1..=2 {
-            let (key, is_over) = (&key, &is_over);
+            let (key, is_done) = (&key, &is_done);
             scope.spawn(move || {
                 for _ in 0..100 {
                     store.save(key, &[byte; 3000], HOUR).unwrap();
                 }
-                is_over.store(true, Ordering::SeqCst);
+                is_done.store(true, Ordering::SeqCst);
             });
         }
-        while !is_over.load(Ordering::SeqCst) {
-            let value = store.load(&key).unwrap().expect("there is a value at any time").sealed;
+        while !is_done.load(Ordering::SeqCst) {
+            let value = store.load(&key).unwrap().expect("a value is found at any time").sealed;
             assert!(value.len() == 3000 && value.iter().all(|byte| *byte == value[0]));
         }
     });
@@ -88,18 +96,22 @@ fn check_that_saves_are_whole(store: &(impl TokenStore + ?Sized)) {
     store.remove(&key, &value).unwrap();
 }
 
-/// Checks that one has a lease at a time.
+/// Checks that a lease has one holder at a time.
 pub fn check_leases(store: &(impl TokenStore + ?Sized)) {
     let (key, other) = (new_key(), new_key());
-    let lease = store.lease(&key, HOUR).unwrap().expect("the first one gets it");
-    assert!(store.lease(&key, HOUR).unwrap().is_none(), "the next one does not");
-    assert!(store.lease(&other, HOUR).unwrap().is_some(), "another key has another lease");
-    assert!(store.load(&key).unwrap().is_none(), "a lease is no value");
+    let lease = store.lease(&key, HOUR).unwrap().expect("a free lease is acquired");
+    assert!(store.lease(&key, HOUR).unwrap().is_none(), "a held lease is not acquired again");
+    assert!(store.lease(&other, HOUR).unwrap().is_some(), "each key has its own lease");
+    assert!(store.load(&key).unwrap().is_none(), "a lease is not a value");
     store.save(&key, b"value", HOUR).unwrap();
-    assert!(store.lease(&key, HOUR).unwrap().is_none(), "to save does not end it");
+    assert!(store.lease(&key, HOUR).unwrap().is_none(), "saving does not release the lease");
     drop(lease);
-    assert!(store.lease(&key, HOUR).unwrap().is_some(), "what was given back can be had");
-    assert_eq!(store.load(&key).unwrap().unwrap().sealed, b"value", "that removes nothing");
+    assert!(store.lease(&key, HOUR).unwrap().is_some(), "a released lease can be acquired");
+    assert_eq!(
+        store.load(&key).unwrap().unwrap().sealed,
+        b"value",
+        "releasing the lease keeps the value"
+    );
     store.remove(&key, b"value").unwrap();
 
     let holders = AtomicUsize::new(0);
@@ -108,7 +120,11 @@ pub fn check_leases(store: &(impl TokenStore + ?Sized)) {
             scope.spawn(|| {
                 for _ in 0..50 {
                     let Some(lease) = store.lease(&key, HOUR).unwrap() else { continue };
-                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two have one lease");
+                    assert_eq!(
+                        holders.fetch_add(1, Ordering::SeqCst),
+                        0,
+                        "two threads hold the same lease"
+                    );
                     thread::yield_now();
                     holders.fetch_sub(1, Ordering::SeqCst);
                     drop(lease);
@@ -118,25 +134,27 @@ pub fn check_leases(store: &(impl TokenStore + ?Sized)) {
     });
 }
 
-/// Checks that a lease ends when its time is up, and is no longer given back then.
+/// Checks that a lease expires, and that releasing an expired lease does not release the next
+/// holder's lease.
 pub fn check_that_leases_end(store: &(impl TokenStore + ?Sized)) {
     let key = new_key();
-    let late = store.lease(&key, Duration::from_millis(50)).unwrap().expect("nobody has it");
+    let late =
+        store.lease(&key, Duration::from_millis(50)).unwrap().expect("a free lease is acquired");
     let patience = Instant::now() + Duration::from_secs(5);
     let next = loop {
         if let Some(next) = store.lease(&key, HOUR).unwrap() {
             break next;
         }
-        assert!(Instant::now() < patience, "the lease does not end");
+        assert!(Instant::now() < patience, "the lease does not expire");
         thread::sleep(Duration::from_millis(10));
     };
     drop(late);
-    assert!(store.lease(&key, HOUR).unwrap().is_none(), "another one's lease was given back");
+    assert!(store.lease(&key, HOUR).unwrap().is_none(), "the next holder's lease was released");
     drop(next);
     assert!(store.lease(&key, HOUR).unwrap().is_some());
 }
 
-/// A key like those of the crate, for each check another one.
+/// Returns a new key that looks like the keys of the crate.
 fn new_key() -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a program is told, and what it can ask.
+//! Events, and the status of a grant.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,12 @@ use crate::support::{
     Gate, HOUR, Server, answer, grant, token_answer, token_for_an_hour, wait_until,
 };
 
-/// An authenticator that writes down what it is told.
+/// Returns an authenticator, and the list of its events as texts.
 fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
-    let theirs = Arc::clone(&events);
+    let reported = Arc::clone(&events);
     let hook = move |event: &Event<'_>| {
-        theirs.lock().unwrap().push(match event {
+        reported.lock().unwrap().push(match event {
             Event::Obtained { client_id, renewal, from_store, lifetime, .. } => {
                 format!("{client_id} obtained {renewal} {from_store} {lifetime:?}")
             }
@@ -35,7 +35,7 @@ fn recorded(server: &Server) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn fetches_failures_and_refusals_are_told_and_hits_are_not() {
+fn fetches_failures_and_refusals_are_reported_and_hits_are_not() {
     let server = Server::answering(|n| match n {
         1 => answer("401 No", "", ""),
         _ => token_for_an_hour("t0k3n"),
@@ -46,18 +46,21 @@ fn fetches_failures_and_refusals_are_told_and_hits_are_not() {
     authenticator.invalidate(&grant(), &token);
     authenticator.invalidate(&grant(), &token);
     authenticator.get_token(&grant()).unwrap_err();
-    let told = events.lock().unwrap().join("\n");
-    assert_eq!(told, "id obtained false false 3600s\nid refused\nid failed false Some(401) None");
+    let reported = events.lock().unwrap().join("\n");
+    assert_eq!(
+        reported,
+        "id obtained false false 3600s\nid refused\nid failed false Some(401) None"
+    );
 }
 
 #[test]
 fn hook_may_call_back() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let slot = Arc::new(Mutex::new(None::<Authenticator>));
-    let (mine, called) = (Arc::clone(&slot), Arc::new(AtomicBool::new(false)));
+    let (hook_slot, called) = (Arc::clone(&slot), Arc::new(AtomicBool::new(false)));
     let seen = Arc::clone(&called);
     let hook = move |_: &Event<'_>| {
-        let authenticator = mine.lock().unwrap().clone().unwrap();
+        let authenticator = hook_slot.lock().unwrap().clone().unwrap();
         assert!(authenticator.status(&grant()).remaining.is_some());
         authenticator.get_token(&grant()).unwrap();
         if !seen.swap(true, Ordering::SeqCst) {
@@ -70,19 +73,18 @@ fn hook_may_call_back() {
     *slot.lock().unwrap() = Some(authenticator.clone());
     authenticator.get_token(&grant()).unwrap();
     assert!(called.load(Ordering::SeqCst));
-    // Else the hook would keep its own owner.
+    // Breaks the cycle in which the authenticator owns the hook and the hook the authenticator.
     slot.lock().unwrap().take();
 }
 
 #[test]
-fn hook_that_panics_or_blocks_strands_nobody() {
+fn hook_that_panics_or_blocks_does_not_block_other_callers() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let (gate, reached) = (Gate::closed(), Arc::new(AtomicBool::new(false)));
-    let theirs = gate.clone();
-    let at_hook = Arc::clone(&reached);
+    let (hook_gate, at_hook) = (gate.clone(), Arc::clone(&reached));
     let hook = move |_: &Event<'_>| {
         at_hook.store(true, Ordering::SeqCst);
-        theirs.pass();
+        hook_gate.pass();
         panic!("in the hook");
     };
     let authenticator = server.builder().on_event(hook).build().unwrap();
@@ -92,18 +94,18 @@ fn hook_that_panics_or_blocks_strands_nobody() {
         authenticator.get_token(&grant()).unwrap();
         assert!(!leader.is_finished());
         gate.open();
-        assert!(leader.join().is_err(), "it is the caller's panic");
+        assert!(leader.join().is_err(), "the hook panics in the caller's thread");
     });
     authenticator.get_token(&grant()).unwrap();
     assert_eq!(server.connections(), 1);
 }
 
 #[test]
-fn status_waits_for_no_fetch_and_makes_no_request() {
+fn status_neither_waits_for_a_fetch_nor_makes_a_request() {
     let gate = Gate::closed();
-    let theirs = gate.clone();
+    let server_gate = gate.clone();
     let server = Server::answering(move |_| {
-        theirs.pass();
+        server_gate.pass();
         token_answer("t", HOUR)
     });
     let authenticator = server.builder().build().unwrap();
@@ -122,7 +124,7 @@ fn status_waits_for_no_fetch_and_makes_no_request() {
 }
 
 #[test]
-fn status_tells_the_last_error_and_when_the_endpoint_is_asked_again() {
+fn status_has_the_last_error_and_the_time_until_the_next_request() {
     let server = Server::answering(|_| answer("503 Busy", "Retry-After: 60\r\n", ""));
     let authenticator = server.builder().build().unwrap();
     authenticator.get_token(&grant()).unwrap_err();
@@ -133,7 +135,7 @@ fn status_tells_the_last_error_and_when_the_endpoint_is_asked_again() {
 }
 
 #[test]
-fn expiry_is_a_time_of_the_standard_library_too() {
+fn expiry_converts_to_system_time() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let token = server.builder().build().unwrap().get_token(&grant()).unwrap();
     // 2021-12-31T01:00:00Z

@@ -1,4 +1,4 @@
-//! Bad days of the network and the endpoint, over real sockets.
+//! Failures of the network and the endpoint, over real sockets.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -14,11 +14,10 @@ use crate::support::{
 };
 
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// Generous for the slowest machine; without a bound, each of these would take far longer or for
-/// ever.
+/// Enough for a slow machine, because a call without a timeout would take far longer or never end.
 const MARGIN: Duration = Duration::from_secs(3);
 
-/// Asks once, without retries, and checks that `timeout` bounds the call.
+/// Calls `get_token` without retries, and checks that `timeout` bounds the call.
 #[track_caller]
 fn ask(server: &Server) -> Result<Token, Error> {
     let authenticator = server.builder().timeout(TIMEOUT).retries(0).build().unwrap();
@@ -37,7 +36,7 @@ fn assert_broken(server: &Server) {
     }
 }
 
-/// Reads the request, writes `text`, and then does `end`.
+/// Returns a server that reads the request, writes `text`, and calls `end` with the connection.
 fn writing(text: String, end: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
     Server::start(move |_, mut stream| {
         read_request(&mut stream);
@@ -50,7 +49,7 @@ fn half(text: &str) -> String {
     text[..text.len() / 2].to_owned()
 }
 
-/// A port on loopback where nobody listens.
+/// Returns a port on loopback that no program listens on.
 fn dead_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -77,7 +76,7 @@ fn unknown_host() {
 }
 
 #[test]
-fn timeout_names_the_time() {
+fn timeout_error_names_the_elapsed_time() {
     let server = Server::start(|_, stream| stall(stream));
     let builder = server.builder().timeout(TIMEOUT).retries(0);
     let error = assert_not_reached(&builder.build().unwrap(), TIMEOUT + MARGIN);
@@ -109,7 +108,7 @@ fn behind_proxy(port: u16) -> Authenticator {
 
 #[test]
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn dead_proxy_is_named() {
+fn error_names_the_dead_proxy() {
     let port = dead_port();
     let error = assert_not_reached(&behind_proxy(port), Duration::from_secs(5));
     let text = error.to_string();
@@ -119,7 +118,7 @@ fn dead_proxy_is_named() {
 
 #[test]
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn proxy_that_refuses_is_not_asked_again() {
+fn refusal_by_a_proxy_is_retried_only_if_it_is_transient() {
     for (status, is_transient) in
         [("407 Who?", false), ("403 No", false), ("429 Wait", true), ("503 Busy", true)]
     {
@@ -159,7 +158,7 @@ fn deadline_holds_while_a_proxy_answers_byte_by_byte() {
 
 #[test]
 fn reset_before_and_after_the_request() {
-    // To close with unread input resets the connection.
+    // Closing a connection with unread input resets it.
     assert_broken(&Server::start(|_, stream| drop(stream)));
     assert_broken(&writing(String::new(), drop));
 }
@@ -203,7 +202,7 @@ fn stall_before_within_and_after_the_header() {
 }
 
 #[test]
-fn dripping_answer_is_not_waited_for() {
+fn answer_that_arrives_byte_by_byte_is_cut_off_at_the_timeout() {
     for text in [token_answer("t", HOUR), answer("401 Unauthorized", "", &"x".repeat(1000))] {
         let server = Server::start(move |_, mut stream| {
             read_request(&mut stream);
@@ -230,7 +229,7 @@ fn garbage_instead_of_http() {
 }
 
 #[test]
-fn passing_failures_are_retried_within_the_call() {
+fn transient_failures_are_retried_within_the_call() {
     for failure in [
         "",
         "HTTP/1.1 200 OK\r\n",
@@ -250,7 +249,7 @@ fn passing_failures_are_retried_within_the_call() {
 }
 
 #[test]
-fn failures_that_stay_are_not_retried() {
+fn permanent_failures_are_not_retried() {
     for failure in ["400 Bad", "401 No", "404 Gone", "302 Found", "204 Nothing"] {
         let server = Server::answering(move |_| answer(failure, "Location: /x\r\n", ""));
         server.builder().build().unwrap().get_token(&grant()).unwrap_err();
@@ -259,7 +258,7 @@ fn failures_that_stay_are_not_retried() {
 }
 
 #[test]
-fn connection_that_goes_silent_is_given_up_for_another() {
+fn silent_connection_is_given_up_and_the_request_retried() {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let authenticator = server.builder().timeout(Duration::from_secs(2)).build().unwrap();
     authenticator.get_token(&grant()).unwrap();
@@ -267,7 +266,7 @@ fn connection_that_goes_silent_is_given_up_for_another() {
 }
 
 #[test]
-fn slow_endpoint_has_half_of_the_time() {
+fn first_attempt_gets_half_of_the_timeout() {
     let server = Server::answering(|_| {
         sleep(Duration::from_millis(800));
         token_answer("t", HOUR)
@@ -290,22 +289,22 @@ fn retries_end_where_the_timeout_leaves_no_room() {
         let start = Instant::now();
         builder.build().unwrap().get_token(&grant()).unwrap_err();
         assert!(start.elapsed() < TIMEOUT + MARGIN);
-        assert!(server.connections() >= 2, "the first had only half of the time");
+        assert!(server.connections() >= 2, "the first attempt gets only half of the time");
     }
 }
 
 #[test]
-fn last_answer_of_the_server_is_told_if_the_deadline_falls_in_a_retry() {
+fn last_answer_of_the_server_is_returned_if_a_retry_times_out() {
     let server = Server::stalling(|n| n > 0, answer("503 Busy", "Retry-After: 0\r\n", ""));
     let authenticator = server.builder().timeout(TIMEOUT).retries(1).build().unwrap();
     let error = authenticator.get_token(&grant()).unwrap_err();
     assert_eq!(server.connections(), 2);
     assert_eq!(error.status(), Some(503), "{error:?}");
-    assert_eq!(error.retry_after(), None, "it was waited for: {error:?}");
+    assert_eq!(error.retry_after(), None, "its Retry-After was waited for: {error:?}");
 }
 
 #[test]
-fn longest_timeout_is_one_that_works() {
+fn longest_timeout_works() {
     let server = Server::answering(|n| match n {
         0 => answer("503 Busy", "", ""),
         _ => token_answer("t", HOUR),
@@ -316,7 +315,7 @@ fn longest_timeout_is_one_that_works() {
 }
 
 #[test]
-fn global_timeout_of_the_users_own_shortens_the_crates() {
+fn timeout_global_of_the_user_shortens_the_timeout() {
     let server = Server::start(|_, stream| stall(stream));
     let authenticator = server
         .builder()
@@ -329,7 +328,7 @@ fn global_timeout_of_the_users_own_shortens_the_crates() {
 }
 
 #[test]
-fn endpoint_that_refuses_or_fails_is_not_hammered() {
+fn failing_endpoint_gets_few_requests() {
     for (status, at_most) in [("401 No", 3), ("503 Busy", 15)] {
         let server = Server::answering(move |_| answer(status, "", ""));
         let authenticator = server.builder().build().unwrap();
@@ -347,7 +346,7 @@ fn endpoint_that_refuses_or_fails_is_not_hammered() {
         authenticator.forget(&grant());
         let before = server.connections();
         authenticator.get_token(&grant()).unwrap_err();
-        assert!(server.connections() > before, "what is forgotten is asked for again");
+        assert!(server.connections() > before, "forget ends the pause");
     }
 }
 
@@ -368,7 +367,7 @@ fn retry_after_in_either_form_is_remembered() {
         assert_eq!(server.connections(), 1);
         authenticator.clear();
         authenticator.get_token(&grant()).unwrap_err();
-        assert_eq!(server.connections(), 2, "clear forgets it");
+        assert_eq!(server.connections(), 2, "clear ends the pause");
     }
 }
 
@@ -385,7 +384,7 @@ fn short_retry_after_is_waited_for_within_the_call() {
 
 #[test]
 fn token_requests_keep_no_connection() {
-    // Who kept it could use it again.
+    // The server keeps connections open, so that a client could use them again.
     let server = Server::keeping(|_| token_answer("t", HOUR).replace("Connection: close\r\n", ""));
     let authenticator = server.builder().build().unwrap();
     for n in 1..=3 {
@@ -396,7 +395,7 @@ fn token_requests_keep_no_connection() {
 }
 
 #[test]
-fn error_status_stands_though_its_body_breaks_off() {
+fn error_status_is_returned_although_its_body_breaks_off() {
     for (status, text) in [
         (401, "HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\nclient secret s3c"),
         (503, "HTTP/1.1 503 Busy\r\nContent-Length: 99\r\n\r\nx"),
@@ -405,7 +404,7 @@ fn error_status_stands_though_its_body_breaks_off() {
         assert_eq!(error.status(), Some(status));
         assert!(
             !error.to_string().contains("s3c"),
-            "half a secret can't be told from other text: {error}"
+            "half a secret would not be recognized, so nothing is quoted: {error}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! An endpoint that means harm.
+//! Answers of a malicious endpoint.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use weseedo_auth::{Error, Grant, InvalidResponse};
 
 use crate::support::{DATE, HOUR, Server, answer, grant, read_request, token_answer, token_body};
 
-/// The error of one call, which must come at once.
+/// Returns the error of one call, which must end within 3 s.
 #[track_caller]
 fn error(server: &Server) -> Error {
     let start = Instant::now();
@@ -80,13 +80,17 @@ fn endless_headers_are_read_to_their_limit() {
         let error = error(&server);
         assert!(matches!(error, Error::Transport(_)), "{error:?}");
         assert_eq!(error.to_string().contains("response header is too big"), is_long, "{error}");
-        assert_ne!(error.is_transient(), is_long, "a header too large will be so again: {error}");
+        assert_ne!(
+            error.is_transient(),
+            is_long,
+            "a header that is too large is a permanent error: {error}"
+        );
     }
 }
 
 #[test]
-fn gzip_that_nobody_asked_for_is_no_json() {
-    // Of two bytes, since a string can't hold gzip's own 0x8b.
+fn compressed_answer_is_not_accepted() {
+    // gzip starts with the byte 0x8b in second place, which a string can't hold.
     let server =
         Server::answering(|_| answer("200 OK", "Content-Encoding: gzip\r\n", "\u{1f}\u{8}"));
     let error = error(&server);
@@ -112,8 +116,8 @@ fn error_text_is_harmless() {
 }
 
 #[test]
-fn echo_that_takes_long_to_search_is_not_waited_for() {
-    // A search that starts over at each character would take minutes.
+fn echo_that_is_slow_to_search_delays_no_call() {
+    // A search that starts again at each character would take minutes.
     let name = "ab".repeat(2000);
     let echo = "ab".repeat(8000);
     let server = Server::answering(move |_| answer("400 Bad", "", &echo));
@@ -136,7 +140,7 @@ fn token_that_would_split_a_header_is_refused() {
 }
 
 #[test]
-fn far_future_is_cached_and_the_past_is_not() {
+fn token_of_the_far_future_is_cached_and_an_expired_one_is_not() {
     let answer_until = |expires: &'static str| {
         Server::answering(move |_| {
             let body = token_body("t", HOUR).replace("2021-12-31T01:00:00.000Z", expires);
@@ -155,7 +159,7 @@ fn far_future_is_cached_and_the_past_is_not() {
     for n in 1..=2 {
         let error = authenticator.get_token(&grant()).unwrap_err();
         assert!(matches!(error, Error::InvalidResponse(InvalidResponse::Expired)), "{error:?}");
-        assert_eq!(server.connections(), n, "not cached");
+        assert_eq!(server.connections(), n, "an expired token is not cached");
     }
 }
 
@@ -176,7 +180,7 @@ fn retry_after_is_capped_at_an_hour() {
 }
 
 #[test]
-fn names_of_people_are_in_no_error() {
+fn user_names_are_in_no_error() {
     let server = Server::answering(|_| {
         answer("400 Bad", "", "user jan@example.nl (jan%40example.nl) has no p4ss")
     });

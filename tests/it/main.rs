@@ -1,4 +1,4 @@
-//! What a user of the crate would notice, one file for each subject.
+//! Behaviour that users of the crate notice, with one file for each subject.
 
 mod bearer;
 mod config;

@@ -22,18 +22,18 @@ struct Inner {
 type Before = dyn Fn(&str) -> Result<(), StoreError> + Send + Sync;
 
 impl MemoryStore {
-    /// Runs `call` before each call from now on, with the name of the call. Its error becomes the
-    /// error of the call.
-    pub fn before(&self, call: impl Fn(&str) -> Result<(), StoreError> + Send + Sync + 'static) {
-        *self.0.before.lock().unwrap() = Some(Arc::new(call));
+    /// Runs `hook` before each later call of the store, with the name of that call. The call fails
+    /// with the hook's error.
+    pub fn before(&self, hook: impl Fn(&str) -> Result<(), StoreError> + Send + Sync + 'static) {
+        *self.0.before.lock().unwrap() = Some(Arc::new(hook));
     }
 
-    /// Works normally from now on.
+    /// Removes the hook of [`before`](Self::before).
     pub fn works(&self) {
         *self.0.before.lock().unwrap() = None;
     }
 
-    /// Returns the names of the calls since the last time.
+    /// Returns the names of the store's calls, and clears the list.
     pub fn calls(&self) -> String {
         std::mem::take(&mut *self.0.calls.lock().unwrap()).join(" ")
     }
@@ -58,7 +58,7 @@ impl MemoryStore {
         self.0.values.lock().unwrap().clear();
     }
 
-    /// Returns the longest lease that was requested since the last time.
+    /// Returns the longest lease that was requested since the last call of this function.
     pub fn longest_lease(&self) -> Duration {
         std::mem::take(&mut *self.0.longest_lease.lock().unwrap())
     }

@@ -1,7 +1,7 @@
-//! One token for a fleet: the store of the example `redis_store`, with a real server.
+//! One token for a fleet: the store of the example `redis_store`, with a real Redis server.
 
 #[path = "../../examples/redis_store.rs"]
-#[expect(dead_code, reason = "its `main` and what that needs")]
+#[expect(dead_code, reason = "some of it is used by its `main` only")]
 mod redis_store;
 
 use std::cell::RefCell;
@@ -24,7 +24,8 @@ use redis_store::RedisStore;
 use redis_store::redis_server::{RedisServer, start_on};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Well below the 10 s that a call has: a store's call that fails takes a second.
+/// The longest time that a call takes beside a stalled server, because one call to the store times
+/// out after 1 s. Well below the call's own timeout of 10 s.
 const LONGEST: Duration = Duration::from_millis(2500);
 
 impl RedisServer {
@@ -32,7 +33,7 @@ impl RedisServer {
         RedisStore::new(&self.url()).unwrap()
     }
 
-    /// What it answers to a command, past the store.
+    /// Sends a command to the server directly, and returns the answer.
     #[track_caller]
     fn ask<T: FromRedisValue>(&self, command: &str) -> T {
         let mut words = command.split(' ');
@@ -56,21 +57,22 @@ impl RedisServer {
     }
 }
 
-/// From now on the process does nothing, and keeps its connections open.
+/// Stops a process, which does nothing from then on but keeps its connections open.
 fn stall(process: u32) {
     let status = Command::new("kill").arg("-STOP").arg(process.to_string()).status();
     assert!(status.unwrap().success());
 }
 
-/// A server of its own for a test; `None`, and a word of it, on a machine that has none.
+/// Starts a Redis server for one test. If redis-server is not installed, prints a note once and
+/// returns `None`.
 pub fn redis() -> Option<RedisServer> {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     match RedisServer::start() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Past the test harness, which shows nothing that is printed where all goes well.
-            TOLD.call_once(|| {
-                let told = "NOT RUN: the tests with Redis, for want of redis-server";
-                let _ = writeln!(io::stderr(), "{told}");
+            // Bypasses the test harness, because it hides the output of tests that pass.
+            REPORTED.call_once(|| {
+                let note = "NOT RUN: the tests with Redis, because redis-server is not installed";
+                let _ = writeln!(io::stderr(), "{note}");
             });
             None
         }
@@ -78,7 +80,7 @@ pub fn redis() -> Option<RedisServer> {
     }
 }
 
-/// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
+/// Returns a server that answers the `n`th request, counted from 0, with the token `t{n}`.
 fn server() -> Server {
     Server::answering(|n| token_answer(&format!("t{n}"), HOUR))
 }
@@ -88,19 +90,19 @@ fn get(authenticator: &Authenticator) -> String {
     authenticator.get_token(&grant()).unwrap().access_token().to_owned()
 }
 
-/// What another process gets, which has nothing but the store.
+/// Returns the token of another process, which shares only the store.
 #[track_caller]
 fn another(server: &Server, store: &RedisStore) -> String {
     get(&server.builder().store(store.clone()).build().unwrap())
 }
 
-/// An authenticator, and what it tells of its store's failures.
+/// Returns an authenticator, and the list of the store failures that it reports.
 fn recorded(builder: Builder, store: RedisStore) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
     let failures = Arc::new(Mutex::new(Vec::new()));
-    let theirs = Arc::clone(&failures);
+    let reported = Arc::clone(&failures);
     let builder = builder.store(store).on_event(move |event| {
         if let Event::StoreFailed { error, .. } = event {
-            theirs.lock().unwrap().push(error.to_string());
+            reported.lock().unwrap().push(error.to_string());
         }
     });
     (builder.build().unwrap(), failures)
@@ -110,7 +112,7 @@ const URL: &str = "WESEEDO_AUTH_TEST_REDIS_URL";
 const BASE_URL: &str = "WESEEDO_AUTH_TEST_BASE_URL";
 const TIMEOUT: &str = "WESEEDO_AUTH_TEST_TIMEOUT";
 
-/// A process that gets a token: this program, told to run a test that knows its part in it.
+/// Returns a command that gets a token: this program, running one test that calls [`is_spawned`].
 fn process(url: &str, server: &Server, timeout: Duration) -> Command {
     let timeout = timeout.as_millis().to_string();
     let variables = [(URL, url), (BASE_URL, &server.base_url), (TIMEOUT, &timeout)];
@@ -120,7 +122,7 @@ fn process(url: &str, server: &Server, timeout: Duration) -> Command {
     command
 }
 
-/// Plays that process's part, if this is one.
+/// Gets a token and returns true if [`process`] has started this process.
 fn is_spawned() -> bool {
     let Ok(url) = env::var(URL) else { return false };
     let environment = Environment::Custom(env::var(BASE_URL).unwrap());
@@ -159,7 +161,7 @@ fn contract_is_kept() {
 }
 
 #[test]
-fn value_is_kept_for_as_long_as_it_is_of_use() {
+fn value_expires_with_its_token() {
     let Some(redis) = redis() else { return };
     let store = redis.store();
     store.save("key", b"value", Duration::from_millis(100)).unwrap();
@@ -168,17 +170,17 @@ fn value_is_kept_for_as_long_as_it_is_of_use() {
 
     store.save("key", b"value", Duration::from_nanos(1)).unwrap();
     store.save("key", b"value", SECOND * 100).unwrap();
-    let left = store.load("key").unwrap().unwrap().remaining.unwrap();
-    assert!(left <= SECOND * 100 && left > SECOND * 50, "{left:?}");
+    let remaining = store.load("key").unwrap().unwrap().remaining.unwrap();
+    assert!(remaining <= SECOND * 100 && remaining > SECOND * 50, "{remaining:?}");
     assert!(redis.ask::<bool>("PERSIST weseedo-auth:key"));
     assert_eq!(store.load("key").unwrap().unwrap().remaining, None);
 }
 
 #[test]
-fn server_that_is_killed_and_restarted_under_load_costs_no_call() {
+fn server_that_is_killed_and_restarted_under_load_fails_no_call() {
     let Some(mut redis) = redis() else { return };
     let (server, store) = (server(), redis.store());
-    let (calls, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (calls, is_done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let start = Instant::now();
     let wait_for_calls = |more| {
         let before = calls.load(Ordering::SeqCst);
@@ -187,7 +189,7 @@ fn server_that_is_killed_and_restarted_under_load_costs_no_call() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while !is_over.load(Ordering::SeqCst) && start.elapsed() < SECOND * 60 {
+                while !is_done.load(Ordering::SeqCst) && start.elapsed() < SECOND * 60 {
                     another(&server, &store);
                     calls.fetch_add(1, Ordering::SeqCst);
                 }
@@ -197,14 +199,14 @@ fn server_that_is_killed_and_restarted_under_load_costs_no_call() {
         assert_eq!(server.connections(), 1);
         redis.kill();
         wait_for_calls(100);
-        assert!(server.connections() > 50, "the endpoint is asked meanwhile");
+        assert!(server.connections() > 50, "processes ask the endpoint while Redis is down");
         redis.restart();
         wait_until(|| {
             let before = server.connections();
             wait_for_calls(50);
             server.connections() == before
         });
-        is_over.store(true, Ordering::SeqCst);
+        is_done.store(true, Ordering::SeqCst);
     });
 }
 
@@ -223,7 +225,7 @@ fn kept_connection_that_was_closed_is_replaced() {
 }
 
 #[test]
-fn stalled_server_holds_up_one_call_for_a_moment_and_none_after_it() {
+fn stalled_server_delays_one_call_briefly_and_none_after_it() {
     let Some(redis) = redis() else { return };
     let server = server();
     let used = redis.store();
@@ -239,14 +241,14 @@ fn stalled_server_holds_up_one_call_for_a_moment_and_none_after_it() {
             authenticator.forget(&grant());
             get(&authenticator);
         }
-        // A second for each, if each asked the store.
+        // Each call would take 1 s if it asked the store.
         assert!(start.elapsed() < SECOND * 10, "{:?}", start.elapsed());
         assert_eq!(failures.lock().unwrap().len(), 1);
     }
 }
 
 #[test]
-fn stalled_server_holds_up_calls_that_come_together_no_longer_than_one() {
+fn stalled_server_delays_simultaneous_calls_no_longer_than_one() {
     let Some(redis) = redis() else { return };
     let server = server();
     let authenticator = server.builder().store(redis.store()).build().unwrap();
@@ -266,7 +268,7 @@ fn stalled_server_holds_up_calls_that_come_together_no_longer_than_one() {
 }
 
 #[test]
-fn server_that_stalls_while_a_token_is_fetched_holds_up_the_call_for_a_moment() {
+fn server_that_stalls_during_a_fetch_delays_the_call_briefly() {
     let Some(redis) = redis() else { return };
     let process = redis.process.id();
     let server = Server::answering(move |n| {
@@ -281,7 +283,7 @@ fn server_that_stalls_while_a_token_is_fetched_holds_up_the_call_for_a_moment() 
 }
 
 #[test]
-fn each_call_of_a_stalled_server_takes_a_second_at_most() {
+fn each_call_to_a_stalled_server_takes_a_second_at_most() {
     let Some(redis) = redis() else { return };
     let (store, others) = (redis.store(), redis.store());
     let lease = RefCell::new(others.lease("lease", HOUR).unwrap());
@@ -304,8 +306,8 @@ fn each_call_of_a_stalled_server_takes_a_second_at_most() {
 #[test]
 fn connection_that_failed_is_closed_and_not_used_again() {
     let closed = Arc::new(AtomicUsize::new(0));
-    let theirs = Arc::clone(&closed);
-    // The first connection goes silent after the two commands that open it and one more.
+    let closed_by_client = Arc::clone(&closed);
+    // The first connection stops answering after three commands: the two that open it and one more.
     let server = Server::start(move |n, mut stream| {
         let (mut block, mut answers) = ([0; 512], 0);
         while let Ok(length @ 1..) = stream.read(&mut block) {
@@ -316,7 +318,7 @@ fn connection_that_failed_is_closed_and_not_used_again() {
                 }
             }
         }
-        theirs.fetch_add(1, Ordering::SeqCst);
+        closed_by_client.fetch_add(1, Ordering::SeqCst);
     });
     let store = RedisStore::new(&server.base_url.replace("http", "redis")).unwrap();
     let save = || store.save("key", b"value", HOUR);
@@ -329,7 +331,7 @@ fn connection_that_failed_is_closed_and_not_used_again() {
 }
 
 #[test]
-fn evicted_token_is_fetched_anew_by_who_has_none() {
+fn evicted_token_is_fetched_again_by_a_process_without_one() {
     let Some(redis) = redis() else { return };
     let (server, store) = (server(), redis.store());
     let authenticator = server.builder().store(store.clone()).build().unwrap();
@@ -344,7 +346,7 @@ fn evicted_token_is_fetched_anew_by_who_has_none() {
 }
 
 #[test]
-fn server_that_takes_no_more_costs_no_call() {
+fn full_server_fails_no_call() {
     let Some(redis) = redis() else { return };
     let server = server();
     redis.ask::<()>("CONFIG SET maxmemory 1");
@@ -354,8 +356,8 @@ fn server_that_takes_no_more_costs_no_call() {
     assert!(failures.len() == 1 && failures[0].contains("maxmemory"), "{failures:?}");
 }
 
-/// How long a call takes that has this timeout, after a process with a timeout of its own was
-/// killed while it had the lease and waited for the endpoint.
+/// Kills a process that holds the lease and waits for the endpoint. Returns how long a call with
+/// `timeout` takes after that.
 #[track_caller]
 fn delay_by_a_killed_holder(
     redis: &RedisServer,
@@ -382,7 +384,7 @@ fn lease_of_a_killed_process_delays_the_others_by_half_of_their_timeout_at_most(
 }
 
 #[test]
-fn lease_of_a_killed_process_ends_when_its_time_is_up() {
+fn lease_of_a_killed_process_expires() {
     let Some(redis) = redis() else { return };
     let delay = delay_by_a_killed_holder(&redis, SECOND * 2, SECOND * 60);
     assert!(delay < SECOND * 3, "{delay:?}");
@@ -399,7 +401,7 @@ fn password_and_tls_come_from_the_url() {
     fs::write(&certificate, pem("CERTIFICATE", der.der())).unwrap();
     fs::write(directory.0.join("key"), pem("PRIVATE KEY", &key.serialize_der())).unwrap();
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    // From the server's own directory, which is that of all temporary files.
+    // Paths are relative to the server's working directory, the one for temporary files.
     let name = directory.0.file_name().unwrap().to_str().unwrap();
     redis.ask::<()>(&format!(
         "CONFIG SET tls-auth-clients no tls-cert-file {name}/certificate \
@@ -413,11 +415,14 @@ fn password_and_tls_come_from_the_url() {
     assert_eq!(another(&server, &store), "t0");
     assert_eq!(server.connections(), 1);
     let error = RedisStore::new(&url).unwrap().load("key").unwrap_err();
-    assert!(error.to_string().contains("certificate"), "it is trusted by nobody else: {error}");
+    assert!(
+        error.to_string().contains("certificate"),
+        "only the other process trusts the certificate: {error}"
+    );
 }
 
 #[test]
-fn wrong_password_is_told_without_it() {
+fn error_for_a_wrong_password_does_not_show_it() {
     let Some(redis) = redis() else { return };
     redis.ask::<()>("CONFIG SET requirepass s3cr3t");
     let server = server();

@@ -11,15 +11,15 @@ use weseedo_auth::ureq::{self, Agent, SendBody};
 
 use crate::support::{HOUR, Server, TOKEN_PATH, answer, grant, token_answer};
 
-/// An API that accepts the newest token only, and its token endpoint.
+/// Returns a server whose API accepts only the newest token, and the number of that token.
 fn revoking_server() -> (Server, Arc<AtomicUsize>) {
     let newest = Arc::new(AtomicUsize::new(0));
-    let ours = Arc::clone(&newest);
+    let issued = Arc::clone(&newest);
     let server = Server::keeping(move |request| {
         if request.starts_with(&format!("POST {TOKEN_PATH}")) {
-            return token_answer(&format!("t{}", ours.fetch_add(1, Ordering::SeqCst) + 1), HOUR);
+            return token_answer(&format!("t{}", issued.fetch_add(1, Ordering::SeqCst) + 1), HOUR);
         }
-        let accepted = format!("Bearer t{}\r\n", ours.load(Ordering::SeqCst));
+        let accepted = format!("Bearer t{}\r\n", issued.load(Ordering::SeqCst));
         answer(if request.contains(&accepted) { "200 OK" } else { "401 No" }, "", "")
     });
     (server, newest)
@@ -38,7 +38,7 @@ fn agent_repeats_a_call_without_a_body_with_another_token() {
         call(&agent, &url).unwrap();
         newest.fetch_add(1, Ordering::SeqCst);
         call(&agent, &url).unwrap();
-        assert_eq!(newest.load(Ordering::SeqCst), 3, "one token request for the refused one");
+        assert_eq!(newest.load(Ordering::SeqCst), 3, "the refused token costs one token request");
     }
 }
 
@@ -61,7 +61,7 @@ fn agent_does_not_repeat_a_call_that_may_have_a_body() {
 }
 
 #[test]
-fn repeated_call_passes_through_the_middleware_of_the_user() {
+fn repeated_call_passes_through_the_users_middleware() {
     let (server, newest) = revoking_server();
     let passed = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&passed);
@@ -84,7 +84,7 @@ fn repeated_call_passes_through_the_middleware_of_the_user() {
 
 #[test]
 #[cfg(feature = "wipe")]
-fn answer_of_another_origin_neither_repeats_a_call_nor_refuses_the_token() {
+fn status_401_of_another_origin_neither_repeats_the_call_nor_refuses_the_token() {
     let elsewhere = Server::answering(|_| answer("401 No", "", ""));
     let location = format!("Location: {}/\r\n", elsewhere.base_url);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -108,7 +108,7 @@ fn answer_of_another_origin_neither_repeats_a_call_nor_refuses_the_token() {
 
 #[test]
 #[cfg(feature = "wipe")]
-fn answer_to_a_request_that_has_lost_its_token_on_the_way_does_not_refuse_the_token() {
+fn status_401_after_a_redirect_that_dropped_the_token_does_not_refuse_the_token() {
     let there = Arc::new(Mutex::new(String::new()));
     let back = Arc::clone(&there);
     let elsewhere =
@@ -132,7 +132,7 @@ fn answer_to_a_request_that_has_lost_its_token_on_the_way_does_not_refuse_the_to
 }
 
 #[test]
-fn refused_token_stays_in_use_while_the_endpoint_is_out_of_order() {
+fn refused_token_stays_in_use_while_the_endpoint_is_unavailable() {
     let is_down = Arc::new(AtomicBool::new(false));
     let down = Arc::clone(&is_down);
     let server = Server::keeping(move |request| {
@@ -156,7 +156,7 @@ fn refused_token_stays_in_use_while_the_endpoint_is_out_of_order() {
 }
 
 #[test]
-fn middleware_that_asks_for_the_token_that_it_fetches_gets_an_error_at_once() {
+fn middleware_that_requests_the_token_being_fetched_gets_an_error_at_once() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let slot = Arc::new(Mutex::new(None::<Authenticator>));
     let errors = Arc::new(Mutex::new(Vec::new()));
@@ -177,6 +177,7 @@ fn middleware_that_asks_for_the_token_that_it_fetches_gets_an_error_at_once() {
     let errors = errors.lock().unwrap();
     let text = "logger or middleware: must not ask for the token that it is fetching";
     assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
-    // Else the middleware would keep its own owner.
+    // Breaks the cycle in which the authenticator owns the middleware and the middleware the
+    // authenticator.
     slot.lock().unwrap().take();
 }

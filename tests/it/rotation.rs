@@ -21,9 +21,9 @@ impl World {
     fn new() -> Self {
         let accepted = Arc::new(Mutex::new("old".to_owned()));
         let token_requests = Arc::new(AtomicUsize::new(0));
-        let (theirs, count) = (Arc::clone(&accepted), Arc::clone(&token_requests));
+        let (current, count) = (Arc::clone(&accepted), Arc::clone(&token_requests));
         let server = Server::keeping(move |request| {
-            let secret = theirs.lock().unwrap().clone();
+            let secret = current.lock().unwrap().clone();
             if request.starts_with("POST") {
                 count.fetch_add(1, Ordering::SeqCst);
                 if !request.contains(&format!(r#""client_secret":"{secret}""#)) {
@@ -31,8 +31,8 @@ impl World {
                 }
                 return token_answer(&secret, HOUR);
             }
-            let is_ours = request.contains(&format!("Bearer {secret}\r\n"));
-            answer(if is_ours { "200 OK" } else { "401 No" }, "", "")
+            let is_valid = request.contains(&format!("Bearer {secret}\r\n"));
+            answer(if is_valid { "200 OK" } else { "401 No" }, "", "")
         });
         let authenticator = server.builder().build().unwrap();
         Self { server, authenticator, accepted, token_requests }
@@ -69,7 +69,7 @@ fn grant(secret: &str) -> Grant {
 fn source_is_asked_once_as_long_as_its_grant_is_accepted() {
     let world = World::new();
     let (agent, asked) = world.agent(|_| Ok(grant("old")));
-    assert_eq!(asked.load(Ordering::SeqCst), 0, "not before the first call");
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "the source is not asked before the first call");
     for _ in 0..3 {
         world.call(&agent).unwrap();
         world.call(&agent.clone()).unwrap();
@@ -91,12 +91,12 @@ fn rejected_grant_is_replaced_within_the_call() {
     assert_eq!(
         world.token_requests.load(Ordering::SeqCst),
         3,
-        "the old one, rejected, the new one"
+        "one for the old grant, one that is rejected, one for the new grant"
     );
 }
 
 #[test]
-fn threads_that_meet_a_rejected_grant_lose_no_call() {
+fn rejected_grant_fails_no_call_of_many_threads() {
     let world = World::new();
     let (agent, _) = world.agent(|n| Ok(grant(if n == 0 { "old" } else { "new" })));
     world.call(&agent).unwrap();
@@ -110,7 +110,7 @@ fn threads_that_meet_a_rejected_grant_lose_no_call() {
 }
 
 #[test]
-fn source_that_gives_the_same_grant_again_costs_that_one_call() {
+fn source_that_returns_the_rejected_grant_again_is_asked_at_each_call() {
     let world = World::new();
     let (agent, asked) = world.agent(|n| Ok(grant(if n < 3 { "old" } else { "new" })));
     world.call(&agent).unwrap();
@@ -120,13 +120,13 @@ fn source_that_gives_the_same_grant_again_costs_that_one_call() {
     let error = world.call(&agent).unwrap_err();
     assert_eq!(Error::from_ureq(&error).unwrap().status(), Some(401));
     let requests = world.token_requests.load(Ordering::SeqCst);
-    assert_eq!(requests, 3, "the same grant is not asked for twice in one call");
+    assert_eq!(requests, 3, "one call does not send the same grant twice");
     world.call(&agent).unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 4);
 }
 
 #[test]
-fn source_that_fails_or_panics_costs_that_one_call() {
+fn source_that_fails_or_panics_fails_only_the_current_call() {
     let world = World::new();
     let (agent, _) = world.agent(|n| match n {
         0 => Err(Box::new(io::Error::other("no file yet"))),
@@ -144,13 +144,13 @@ fn source_that_fails_or_panics_costs_that_one_call() {
 }
 
 #[test]
-fn source_that_blocks_keeps_nobody_else() {
+fn source_that_blocks_does_not_block_other_callers() {
     let world = World::new();
     let gate = Gate::closed();
-    let theirs = gate.clone();
+    let source_gate = gate.clone();
     let (agent, asked) = world.agent(move |n| {
         if n == 0 {
-            theirs.pass();
+            source_gate.pass();
         }
         Ok(grant("old"))
     });
@@ -166,7 +166,7 @@ fn source_that_blocks_keeps_nobody_else() {
 }
 
 #[test]
-fn source_that_gives_one_rejected_grant_after_the_other_is_left_alone() {
+fn source_whose_grants_are_all_rejected_is_left_alone() {
     let world = World::new();
     let (agent, _) = world.agent(|n| Ok(grant(&format!("wrong {n}"))));
     for _ in 0..50 {
@@ -177,15 +177,15 @@ fn source_that_gives_one_rejected_grant_after_the_other_is_left_alone() {
 }
 
 #[test]
-fn rotation_that_succeeds_is_no_failed_event() {
+fn successful_rotation_reports_no_failure() {
     let events = Arc::new(Mutex::new(Vec::new()));
-    let ours = Arc::clone(&events);
+    let reported = Arc::clone(&events);
     let server = Server::answering(|n| match n {
         0 => answer("401 No", "", ""),
         _ => token_answer("t", HOUR),
     });
     let builder =
-        server.builder().on_event(move |event| ours.lock().unwrap().push(format!("{event:?}")));
+        server.builder().on_event(move |event| reported.lock().unwrap().push(format!("{event:?}")));
     let reads = AtomicUsize::new(0);
     let source = GrantSource::new(move || {
         Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
@@ -196,5 +196,8 @@ fn rotation_that_succeeds_is_no_failed_event() {
     let events = events.lock().unwrap();
     assert!(events.len() == 1 && events[0].starts_with("Obtained"), "{events:?}");
     let status = bearer.status();
-    assert!(status.remaining.is_some() && status.last_error.is_none(), "of the new grant");
+    assert!(
+        status.remaining.is_some() && status.last_error.is_none(),
+        "the status is that of the new grant"
+    );
 }

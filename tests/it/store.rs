@@ -30,7 +30,7 @@ impl Directory {
         FileStore::new(&self.0)
     }
 
-    /// The files in it, but for locks.
+    /// Returns the files in the directory, except lock files.
     fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.extension().is_none_or(|ext| ext != "lock")).collect()
@@ -44,24 +44,25 @@ impl Directory {
     }
 }
 
-/// Answers the `n`th request, from 0 on, with the token `t{n}` for an hour.
+/// Returns a server that answers the `n`th request, counted from 0, with the token `t{n}`.
 fn server() -> Server {
     Server::answering(|n| token_answer(&format!("t{n}"), HOUR))
 }
 
-/// An authenticator that keeps its tokens in a directory, and what it tells.
+/// Returns an authenticator that keeps its tokens in a directory, and the list of its events as
+/// texts.
 fn recorded(server: &Server, directory: &Path) -> (Authenticator, Arc<Mutex<Vec<String>>>) {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let theirs = Arc::clone(&told);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let reported = Arc::clone(&events);
     let builder = server.builder().store(FileStore::new(directory)).on_event(move |event| {
-        theirs.lock().unwrap().push(match event {
+        reported.lock().unwrap().push(match event {
             Event::Obtained { from_store: true, .. } => "found".to_owned(),
             Event::Obtained { .. } => "fetched".to_owned(),
             Event::StoreFailed { error, .. } => error.to_string(),
             other => panic!("{other:?}"),
         });
     });
-    (builder.build().unwrap(), told)
+    (builder.build().unwrap(), events)
 }
 
 #[track_caller]
@@ -69,20 +70,21 @@ fn get(authenticator: &Authenticator) -> String {
     authenticator.get_token(&grant()).unwrap().access_token().to_owned()
 }
 
-/// What another process does with a directory: the text that it tells last, and its token.
+/// Gets a token as another process does that shares the directory. Returns the last event and the
+/// token.
 #[track_caller]
 fn another_process(server: &Server, directory: &Path) -> (String, String) {
-    let (authenticator, told) = recorded(server, directory);
+    let (authenticator, events) = recorded(server, directory);
     let token = get(&authenticator);
-    let last = told.lock().unwrap().pop().unwrap();
+    let last = events.lock().unwrap().pop().unwrap();
     (last, token)
 }
 
-/// The program of the command-line tool.
+/// The path of the command-line tool.
 #[cfg(feature = "cli")]
 const TOOL: &str = env!("CARGO_BIN_EXE_weseedo-token");
 
-/// A process of its own that prints its token.
+/// Starts a process that prints its token.
 #[cfg(feature = "cli")]
 fn print_token(server: &Server, directory: &Path) -> Child {
     spawn(&mut Command::new(TOOL), server, directory)
@@ -142,15 +144,15 @@ fn processes_that_start_together_make_one_request() {
 
 #[test]
 #[cfg(feature = "cli")]
-fn process_that_is_killed_while_it_fetches_delays_the_others_by_a_moment() {
+fn process_that_is_killed_during_a_fetch_delays_the_others_briefly() {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let directory = Directory::new();
     let mut holder = print_token(&server, &directory.0);
     wait_until(|| server.connections() == 1);
     let waiting = print_token(&server, &directory.0);
-    // Long enough for it to have asked for the lease.
+    // Gives the second process time to ask for the lease.
     thread::sleep(Duration::from_millis(300));
-    assert_eq!(server.connections(), 1, "it waits");
+    assert_eq!(server.connections(), 1, "the second process waits for the lease");
     let start = Instant::now();
     holder.kill().unwrap();
     assert_eq!(printed(waiting), "t\n");
@@ -162,30 +164,30 @@ fn process_that_is_killed_while_it_fetches_delays_the_others_by_a_moment() {
 }
 
 #[test]
-fn directory_that_cannot_be_used_is_told_and_costs_no_call() {
+fn unusable_directory_is_reported_and_fails_no_call() {
     let server = server();
     let directory = Directory::new();
     fs::write(&directory.0, "a file").unwrap();
     let mut unusable = vec![directory.0.join("tokens"), directory.0.clone()];
     if cfg!(target_os = "linux") {
-        // Where nobody can make a file, whoever it is.
+        // Even root can't create a file there.
         unusable.push("/proc".into());
     }
     for path in unusable {
-        let (authenticator, told) = recorded(&server, &path);
+        let (authenticator, events) = recorded(&server, &path);
         get(&authenticator);
-        let told = told.lock().unwrap();
+        let events = events.lock().unwrap();
         assert!(
-            matches!(&told[..], [fetched, failed]
+            matches!(&events[..], [fetched, failed]
             if fetched == "fetched" && failed.starts_with(&format!("token directory '{}': ", path.display()))),
-            "{told:?}"
+            "{events:?}"
         );
     }
     fs::remove_file(&directory.0).unwrap();
 }
 
 #[test]
-fn directory_that_vanishes_is_made_anew() {
+fn deleted_directory_is_created_again() {
     let (server, directory) = (server(), Directory::new());
     let nested = directory.0.join("a").join("b");
     assert_eq!(another_process(&server, &nested), ("fetched".into(), "t0".into()));
@@ -196,22 +198,22 @@ fn directory_that_vanishes_is_made_anew() {
 
 #[test]
 #[cfg(all(feature = "cli", unix))]
-fn full_disk_costs_no_call() {
+fn full_disk_fails_no_call() {
     let (server, directory) = (server(), Directory::new());
-    // No file may have a byte, the log as little as the token's; to try is an error and not the
-    // end.
+    // The limit of 0 bytes makes every write to a file fail, also to the log. The trap keeps the
+    // signal for that from killing the process.
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" 2>\"$1\""]);
     let logs = Directory::new();
     fs::create_dir(&logs.0).unwrap();
     shell.arg(TOOL).arg(logs.0.join("log"));
     assert_eq!(printed(spawn(&mut shell, &server, &directory.0)), "t0\n");
-    assert!(directory.files().is_empty(), "nothing is left of the attempt");
+    assert!(directory.files().is_empty(), "the failed save leaves no file");
 }
 
 #[test]
 #[cfg(all(feature = "cli", unix))]
-fn files_are_their_owners_whatever_the_umask() {
+fn only_the_owner_can_access_the_files_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
 
     for umask in ["0777", "0000"] {
@@ -229,7 +231,7 @@ fn files_are_their_owners_whatever_the_umask() {
 }
 
 #[test]
-fn file_that_is_torn_or_foreign_is_replaced() {
+fn truncated_or_foreign_file_is_replaced() {
     let (server, directory) = (server(), Directory::new());
     another_process(&server, &directory.0);
     let file = directory.file();
@@ -240,7 +242,7 @@ fn file_that_is_torn_or_foreign_is_replaced() {
         assert_eq!(another_process(&server, &directory.0).0, "fetched");
         assert_eq!(another_process(&server, &directory.0).0, "found");
     }
-    // Of another grant.
+    // A token of another grant.
     let other = Directory::new();
     recorded(&server, &other.0).0.get_token(&Grant::client_credentials("id", "x")).unwrap();
     fs::copy(other.file(), &file).unwrap();
@@ -249,7 +251,7 @@ fn file_that_is_torn_or_foreign_is_replaced() {
 
 #[test]
 #[cfg(unix)]
-fn what_is_no_file_is_replaced_or_costs_no_call() {
+fn link_pipe_or_directory_in_place_of_a_file_fails_no_call() {
     let (server, directory) = (server(), Directory::new());
     another_process(&server, &directory.0);
     let file = directory.file();
@@ -263,17 +265,17 @@ fn what_is_no_file_is_replaced_or_costs_no_call() {
 
     fs::remove_file(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
-    assert_eq!(another_process(&server, &directory.0).0, "fetched", "a pipe keeps nobody waiting");
+    assert_eq!(another_process(&server, &directory.0).0, "fetched", "a pipe blocks no process");
     assert_eq!(another_process(&server, &directory.0).0, "found");
 
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let (told, _) = another_process(&server, &directory.0);
-    assert!(told.starts_with("token directory '"), "{told}");
+    let (reported, _) = another_process(&server, &directory.0);
+    assert!(reported.starts_with("token directory '"), "{reported}");
 }
 
 #[test]
-fn what_a_killed_process_left_is_cleared_away() {
+fn temporary_files_of_killed_processes_are_removed() {
     let (server, directory) = (server(), Directory::new());
     another_process(&server, &directory.0);
     let file = directory.file();
@@ -289,8 +291,8 @@ fn what_a_killed_process_left_is_cleared_away() {
     fs::remove_file(&file).unwrap();
     another_process(&server, &directory.0);
     assert!(!old.exists());
-    assert!(young.exists(), "somebody may be writing it");
-    assert!(foreign.exists(), "it is none of ours");
+    assert!(young.exists(), "another process may still be writing it");
+    assert!(foreign.exists(), "the file belongs to another key");
 }
 
 #[test]
@@ -310,7 +312,7 @@ fn directory_that_others_may_write_to_is_refused() {
 
 #[test]
 #[cfg(unix)]
-fn lock_that_is_a_pipe_or_a_link_delays_nobody() {
+fn lock_file_that_is_a_pipe_or_a_link_blocks_no_process() {
     let directory = Directory::new();
     fs::create_dir(&directory.0).unwrap();
     let lock = directory.0.join("key.lock");
@@ -324,7 +326,7 @@ fn lock_that_is_a_pipe_or_a_link_delays_nobody() {
 }
 
 #[test]
-fn key_that_is_no_file_name_is_refused() {
+fn key_that_is_not_a_file_name_is_refused() {
     let directory = Directory::new();
     let store = directory.store();
     for key in ["", "../x", "a/b", "a.lock"] {
@@ -349,19 +351,19 @@ fn empty_path_is_refused() {
 }
 
 #[test]
-fn lock_that_is_deleted_meanwhile_is_no_failure() {
+fn lock_file_that_is_deleted_meanwhile_is_not_an_error() {
     let directory = Directory::new();
     let store = directory.store();
     let lock = directory.0.join("key.lock");
-    let is_over = AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
+            while !is_done.load(Ordering::SeqCst) {
                 let _ = fs::remove_file(&lock);
             }
         });
         let outcome = (0..50_000).try_for_each(|_| store.lease("key", HOUR).map(drop));
-        is_over.store(true, Ordering::SeqCst);
+        is_done.store(true, Ordering::SeqCst);
         outcome.unwrap();
     });
 }
@@ -374,11 +376,11 @@ fn debug_shows_no_value() {
     assert_eq!(format!("{:?}", FileStore::new("d")), "FileStore { directory: \"d\" }");
 }
 
-/// A store that loses, mixes up, brings back and spoils what it was given.
+/// A store that loses, exchanges, restores and corrupts values.
 #[derive(Default)]
 struct Liar {
     store: MemoryStore,
-    /// All that was ever saved.
+    /// All values that were ever saved.
     history: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -440,17 +442,17 @@ impl TokenStore for &'static Liar {
 }
 
 #[test]
-fn store_that_lies_brings_no_wrong_token_and_loses_no_call() {
-    const LIFE: Duration = Duration::from_secs(2);
+fn unreliable_store_returns_no_wrong_token_and_fails_no_call() {
+    const LIFETIME: Duration = Duration::from_secs(2);
 
-    // Whose each token is, and since when.
+    // The client of each token, and the time when the token was issued.
     let issued = Arc::new(Mutex::new(HashMap::new()));
-    let theirs = Arc::clone(&issued);
+    let by_server = Arc::clone(&issued);
     let server = Server::start(move |n, mut stream| {
         let request = read_request(&mut stream);
         let id = usize::from(request.contains(r#""client_id":"1""#));
-        theirs.lock().unwrap().insert(format!("t{n}"), (id, Instant::now()));
-        let _ = stream.write_all(token_answer(&format!("t{n}"), LIFE).as_bytes());
+        by_server.lock().unwrap().insert(format!("t{n}"), (id, Instant::now()));
+        let _ = stream.write_all(token_answer(&format!("t{n}"), LIFETIME).as_bytes());
     });
     let liar: &Liar = Box::leak(Box::default());
     thread::scope(|scope| {
@@ -464,9 +466,9 @@ fn store_that_lies_brings_no_wrong_token_and_loses_no_call() {
                         let (start, token) =
                             (Instant::now(), authenticator.get_token(&grant).unwrap());
                         assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-                        let (whose, since) = issued.lock().unwrap()[token.access_token()];
-                        assert_eq!(whose, id);
-                        assert!(start - since.min(start) < LIFE);
+                        let (client, issued_at) = issued.lock().unwrap()[token.access_token()];
+                        assert_eq!(client, id);
+                        assert!(start - issued_at.min(start) < LIFETIME);
                         match random(4) {
                             0 => authenticator.invalidate(&grant, &token),
                             1 => authenticator.clear(),

@@ -1,5 +1,5 @@
-//! The stand-in for the service, of tests and benches: a listener on loopback, for what mockito
-//! cannot do (break off, stall, speak TLS).
+//! The stand-in server of tests and benches, on loopback. It does things that mockito can't: it
+//! breaks off answers, stalls and speaks TLS.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -31,7 +31,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves each connection in its own thread; `serve` is told how many came before.
+    /// Serves each connection in its own thread. `serve` gets the number of the connection, counted
+    /// from 0.
     pub fn start(serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -46,7 +47,8 @@ impl Server {
         Self { base_url, accepted }
     }
 
-    /// Reads each request and writes one answer.
+    /// Answers one request on each connection. `answer` gets the number of the connection, counted
+    /// from 0.
     pub fn answering(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
         Self::start(move |n, mut stream| {
             read_request(&mut stream);
@@ -54,7 +56,7 @@ impl Server {
         })
     }
 
-    /// Answers each request alike, but for the connections that stall.
+    /// Answers every request with `answer`, except on connections that stall.
     pub fn stalling(
         stalls: impl Fn(usize) -> bool + Send + Sync + 'static,
         answer: String,
@@ -68,7 +70,7 @@ impl Server {
         })
     }
 
-    /// Reads request after request of a connection, and answers each.
+    /// Keeps each connection open and answers every request on it.
     pub fn keeping(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::start(move |_, mut stream| {
             loop {
@@ -89,8 +91,7 @@ impl Server {
     }
 }
 
-/// Asks for a token from who does not give one, and checks that the call ends in time, with an
-/// error that may pass, which it returns.
+/// Checks that a call fails within `in_time` with a transient transport error. Returns the error.
 #[track_caller]
 pub fn assert_not_reached(authenticator: &Authenticator, in_time: Duration) -> Error {
     let start = Instant::now();
@@ -105,7 +106,7 @@ pub fn grant() -> Grant {
     Grant::client_credentials("id", "s3cr3t")
 }
 
-/// Reads a request up to the end of its body, and returns it; nothing at the end of a connection.
+/// Reads a request with its body. Returns an empty text at the end of the connection.
 pub fn read_request(stream: &mut impl Read) -> String {
     let (mut request, mut block) = (Vec::new(), [0; 4096]);
     while !is_whole(&request) {
@@ -126,22 +127,22 @@ fn is_whole(request: &[u8]) -> bool {
     body.len() >= length.parse().unwrap()
 }
 
-/// Keeps a connection open until the other side has gone.
+/// Keeps a connection open until the client closes it.
 pub fn stall(mut stream: impl Read) {
     while !matches!(stream.read(&mut [0; 512]), Ok(0) | Err(_)) {}
 }
 
-/// Polls until it holds, for 20 s at most.
+/// Polls until `holds` returns true, for 20 s at most.
 #[track_caller]
 pub fn wait_until(holds: impl Fn() -> bool) {
     let patience = Instant::now() + Duration::from_secs(20);
     while !holds() {
-        assert!(Instant::now() < patience, "waited in vain");
+        assert!(Instant::now() < patience, "the condition did not become true within 20 s");
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Lets those pass who come to it while it is open; the others wait.
+/// Makes threads wait in [`pass`](Self::pass) while it is closed.
 #[derive(Clone, Default)]
 pub struct Gate {
     is_closed: Arc<AtomicBool>,
@@ -168,7 +169,7 @@ impl Gate {
     }
 }
 
-/// The body of a good answer, to go with [`DATE`].
+/// Returns the body of a usable answer. The token's lifetime starts at [`DATE`].
 pub fn token_body(access_token: &str, lifetime: Duration) -> String {
     let s = lifetime.as_secs();
     let expires = format!(
@@ -181,23 +182,25 @@ pub fn token_body(access_token: &str, lifetime: Duration) -> String {
     format!(r#"{{"access_token":"{access_token}","expires":"{expires}","token_type":"Bearer"}}"#)
 }
 
-/// The moment at which the server answers. What it is by the local clock makes no difference.
+/// The time of each answer by the server's clock, which alone decides; the local clock is years
+/// ahead.
 pub const DATE: &str = "Fri, 31 Dec 2021 00:00:00 GMT";
 
-/// A whole answer with a good token.
+/// Returns a whole answer with a usable token.
 pub fn token_answer(access_token: &str, lifetime: Duration) -> String {
     answer("200 OK", &format!("Date: {DATE}\r\n"), &token_body(access_token, lifetime))
 }
 
-/// A whole answer with a token that is valid for an hour. The crate takes one second off.
+/// Returns a whole answer with a token that is valid for exactly an hour, because the crate takes
+/// one second off.
 pub fn token_for_an_hour(access_token: &str) -> String {
     token_answer(access_token, HOUR + Duration::from_secs(1))
 }
 
-/// Where the token endpoint is by default.
+/// The default path of the token endpoint.
 pub const TOKEN_PATH: &str = "/api/v2/oauth2/token";
 
-/// mockito's token endpoint.
+/// Returns a mock of the token endpoint at its default path.
 pub fn token_mock(server: &mut ServerGuard, access_token: &str) -> Mock {
     token_mock_at(server, TOKEN_PATH, access_token)
 }
@@ -206,7 +209,7 @@ pub fn token_mock_at(server: &mut ServerGuard, path: &str, access_token: &str) -
     server.mock("POST", path).with_header("date", DATE).with_body(token_body(access_token, HOUR))
 }
 
-/// A whole answer that closes the connection.
+/// Returns a whole answer that closes the connection.
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -214,7 +217,7 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// Answers one request over TLS, and returns what handshake there was.
+/// Answers one request over TLS, and returns the kind of the handshake.
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn answer_over_tls(
     stream: TcpStream,
@@ -227,7 +230,7 @@ pub fn answer_over_tls(
     })
 }
 
-/// Serves a connection over TLS, ends it, and returns what handshake there was.
+/// Serves a connection over TLS, ends it, and returns the kind of the handshake.
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn over_tls(
     stream: TcpStream,
@@ -242,7 +245,7 @@ pub fn over_tls(
     stream.conn.handshake_kind()
 }
 
-/// A self-signed certificate, and a server's settings with it.
+/// Returns a self-signed certificate, and a server's TLS configuration with it.
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<ServerConfig>) {
     let key = KeyPair::generate().unwrap();
@@ -257,7 +260,7 @@ pub fn certificate(params: &CertificateParams) -> (Certificate<'static>, Arc<Ser
     (Certificate::from_der(certificate.der()).to_owned(), Arc::new(config))
 }
 
-/// RFC 7468 section 2.
+/// Writes DER as PEM (RFC 7468 section 2).
 #[cfg(any(
     all(feature = "store", unix),
     all(feature = "wipe", feature = "native-tls", target_os = "linux")
@@ -276,7 +279,8 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     text + &format!("-----END {label}-----\n")
 }
 
-/// A directory that is not there yet, and is gone at the end.
+/// The path of a temporary directory that does not exist yet. The directory is removed when this is
+/// dropped.
 #[cfg(feature = "store")]
 pub struct Directory(pub PathBuf);
 

@@ -1,4 +1,4 @@
-//! Many threads: one request, one outcome, and nobody waits who need not.
+//! Many threads share one request and its outcome, and none waits needlessly.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -14,7 +14,8 @@ use crate::support::{HOUR, Server, answer, grant, stall, token_answer, wait_unti
 
 const THREADS: usize = 64;
 
-/// What each of 64 threads gets that ask at the same time, and how long the slowest took.
+/// Calls `get_token` in 64 threads at once. Returns the outcomes, and how long the slowest call
+/// took.
 fn ask_from_all(authenticator: &Authenticator) -> (Vec<Result<Token, Error>>, Duration) {
     let barrier = Barrier::new(THREADS);
     let start = Instant::now();
@@ -30,7 +31,7 @@ fn ask_from_all(authenticator: &Authenticator) -> (Vec<Result<Token, Error>>, Du
 }
 
 #[test]
-fn cold_grant_costs_one_request() {
+fn first_calls_of_many_threads_make_one_request() {
     let server = Server::answering(|_| {
         thread::sleep(Duration::from_millis(300));
         token_answer("t", HOUR)
@@ -39,7 +40,10 @@ fn cold_grant_costs_one_request() {
     let tokens: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert!(tokens.iter().all(|t| t.access_token().as_ptr() == tokens[0].access_token().as_ptr()));
     assert_eq!(server.connections(), 1);
-    assert!(took < Duration::from_secs(5), "64 one after the other would take 19 s: {took:?}");
+    assert!(
+        took < Duration::from_secs(5),
+        "64 requests one after another would take 19 s: {took:?}"
+    );
 }
 
 #[test]
@@ -51,13 +55,14 @@ fn dead_endpoint_costs_one_timeout() {
     for outcome in outcomes {
         assert!(matches!(outcome, Err(Error::Transport(_))));
     }
-    // Who asked a moment after the leader has a moment left to ask.
+    // A thread that called a moment after the leader has a moment more, and may use it for a
+    // request.
     assert!(server.connections() <= 3, "{}", server.connections());
     assert!(took < Duration::from_secs(5), "64 timeouts would take 32 s: {took:?}");
 }
 
 #[test]
-fn leader_out_of_time_hands_over_to_who_has_time_left() {
+fn waiter_with_time_left_takes_over_when_the_leader_times_out() {
     let server = Server::stalling(|n| n == 0, token_answer("t", HOUR));
     let timeout = Duration::from_secs(2);
     let authenticator = server.builder().timeout(timeout).retries(0).build().unwrap();
@@ -72,7 +77,7 @@ fn leader_out_of_time_hands_over_to_who_has_time_left() {
 }
 
 #[test]
-fn who_takes_over_has_what_is_left_of_its_own_time() {
+fn waiter_that_takes_over_keeps_its_own_deadline() {
     let server = Server::start(|_, stream| stall(stream));
     let timeout = Duration::from_secs(2);
     let authenticator = server.builder().timeout(timeout).retries(0).build().unwrap();
@@ -88,7 +93,7 @@ fn who_takes_over_has_what_is_left_of_its_own_time() {
 }
 
 #[test]
-fn refusal_is_shared() {
+fn rejection_is_shared() {
     let server = Server::answering(|_| {
         thread::sleep(Duration::from_millis(300));
         answer("401 No", "", "")
@@ -101,7 +106,7 @@ fn refusal_is_shared() {
 }
 
 #[test]
-fn stalled_fetch_keeps_nobody_elses_grant() {
+fn stalled_fetch_does_not_delay_other_grants() {
     let server = Server::stalling(|n| n == 1, token_answer("t", HOUR));
     let builder = server.builder().timeout(Duration::from_secs(2)).retries(0);
     let authenticator = builder.build().unwrap();
@@ -115,13 +120,13 @@ fn stalled_fetch_keeps_nobody_elses_grant() {
         authenticator.get_token(&grant()).unwrap();
         let other = Grant::client_credentials("other", "s3cr3t");
         authenticator.get_token(&other).unwrap();
-        assert!(!slow.is_finished(), "neither had to wait for it");
+        assert!(!slow.is_finished(), "neither call waited for the stalled fetch");
         slow.join().unwrap().unwrap_err();
     });
 }
 
 #[test]
-fn panicking_leader_hands_over() {
+fn waiter_takes_over_when_the_leader_panics() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let (first, waiting) = (Arc::new(AtomicBool::new(true)), Arc::new(Barrier::new(2)));
     let at_barrier = Arc::clone(&waiting);
@@ -150,7 +155,7 @@ fn panicking_leader_hands_over() {
 }
 
 #[test]
-fn forgotten_token_is_fetched_once_for_all_who_forgot_it() {
+fn refused_token_is_fetched_once_for_all_threads_that_refuse_it() {
     let server = Server::answering(|_| token_answer("t", HOUR));
     let authenticator = server.builder().build().unwrap();
     let old = authenticator.get_token(&grant()).unwrap();

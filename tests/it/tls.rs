@@ -1,4 +1,4 @@
-//! Certificates that are trusted, and those that must not be.
+//! Certificates that are trusted, and certificates that must not be.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,14 +27,15 @@ const PROVIDERS: &[TlsProvider] = &[
     TlsProvider::NativeTls,
 ];
 
-/// A server with a certificate, an authenticator that trusts `trusted`, and the handshakes so far.
+/// Returns a server with a certificate, an authenticator that trusts `trusted`, and the list of
+/// handshakes.
 fn server(
     provider: TlsProvider,
     config: Arc<ServerConfig>,
     trusted: Option<RootCerts>,
 ) -> (Server, Authenticator, Arc<Mutex<Vec<HandshakeKind>>>) {
     let handshakes = Arc::new(Mutex::new(Vec::new()));
-    let theirs = Arc::clone(&handshakes);
+    let finished = Arc::clone(&handshakes);
     let server = Server::start(move |_, stream| {
         let handshake = answer_over_tls(stream, &config, |request| {
             if request.starts_with("POST") {
@@ -43,7 +44,7 @@ fn server(
                 answer("200 OK", "", request)
             }
         });
-        theirs.lock().unwrap().extend(handshake);
+        finished.lock().unwrap().extend(handshake);
     });
     let environment = Environment::Custom(https(&server));
     let authenticator = Authenticator::builder(environment).http(move |http| {
@@ -66,7 +67,7 @@ fn roots(trusted: Certificate<'static>) -> RootCerts {
 }
 
 #[test]
-fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
+fn users_root_certificate_is_trusted_for_tokens_and_api_calls() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
         let (server, authenticator, _) = server(*provider, config, Some(roots(trusted)));
@@ -80,7 +81,7 @@ fn root_of_the_users_own_is_trusted_for_tokens_and_calls() {
 }
 
 #[test]
-fn bad_certificates_are_told_and_not_tried_again() {
+fn bad_certificates_are_reported_and_not_retried() {
     let mut expired = params("127.0.0.1");
     expired.not_before = OffsetDateTime::UNIX_EPOCH;
     expired.not_after = OffsetDateTime::UNIX_EPOCH + time::Duration::DAY;
@@ -98,9 +99,9 @@ fn bad_certificates_are_told_and_not_tried_again() {
     }
 }
 
-/// A machine that boots before its clock is set sees one.
+/// A retry may help, because a machine that boots before its clock is set sees such certificates.
 #[test]
-fn certificate_that_is_not_valid_yet_is_tried_again() {
+fn certificate_that_is_not_valid_yet_is_retried() {
     let mut early = params("127.0.0.1");
     early.not_before = OffsetDateTime::UNIX_EPOCH + time::Duration::days(365 * 80);
     early.not_after = early.not_before + time::Duration::DAY;
@@ -124,14 +125,15 @@ fn one_tls_set_up_serves_all_token_requests() {
             authenticator.forget(&grant());
             crate::support::wait_until(|| handshakes.lock().unwrap().len() == requests);
         }
-        // native-tls keeps its set-up too, but resumes no session.
+        // native-tls keeps its configuration too, but resumes no session.
         let resumes = matches!(provider, TlsProvider::Rustls);
         let later = if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full };
         assert_eq!(*handshakes.lock().unwrap(), [HandshakeKind::Full, later, later]);
     }
 }
 
-/// Runs again in a process of its own, whose trust can be taken away after the first request.
+/// Runs again in a child process, because the root certificates are removed after the first
+/// request.
 #[test]
 #[cfg(all(feature = "wipe", feature = "native-tls", target_os = "linux"))]
 fn roots_of_the_system_are_read_once() {
@@ -170,7 +172,7 @@ fn roots_of_the_system_are_read_once() {
 }
 
 #[test]
-fn tls_settings_of_one_call_count_for_that_call() {
+fn tls_settings_of_one_call_apply_to_that_call_only() {
     for provider in PROVIDERS {
         let (trusted, config) = certificate(&params("127.0.0.1"));
         let (other, _) = certificate(&params("127.0.0.1"));
@@ -200,7 +202,7 @@ fn handshake_that_stalls_ends_with_the_timeout() {
 }
 
 #[test]
-fn agent_of_an_https_environment_speaks_no_plain_http() {
+fn agent_of_an_https_environment_refuses_plain_http() {
     let plain = Server::answering(|_| answer("200 OK", "", ""));
     let environment = Environment::Custom("https://127.0.0.1:1".to_owned());
     let authenticator =

@@ -1,4 +1,4 @@
-//! A first token: the request, the answer, the cache.
+//! The first token of a grant: the request, the answer, the cache.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -54,7 +54,7 @@ fn request_is_the_documented_one_for_each_grant() {
 }
 
 #[test]
-fn compressed_answers_are_not_asked_for_whatever_the_settings() {
+fn compressed_answers_are_not_requested_whatever_the_settings() {
     let mut server = Server::new();
     let mock =
         token_mock(&mut server, "t").match_header("accept-encoding", Matcher::Missing).create();
@@ -64,13 +64,13 @@ fn compressed_answers_are_not_asked_for_whatever_the_settings() {
 }
 
 #[test]
-fn what_a_token_has_left_is_less_than_its_life() {
+fn remaining_time_of_a_token_is_less_than_its_lifetime() {
     let mut server = Server::new();
     token_mock(&mut server, "t").create();
     let token = authenticator(&server).get_token(&grant()).unwrap();
-    let left = token.remaining();
-    let life = HOUR.saturating_sub(Duration::from_secs(1));
-    assert!(left < life && left > HOUR / 2, "{left:?}");
+    let remaining = token.remaining();
+    let lifetime = HOUR.saturating_sub(Duration::from_secs(1));
+    assert!(remaining < lifetime && remaining > HOUR / 2, "{remaining:?}");
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn prefix_and_token_path_make_the_url() {
 }
 
 #[test]
-fn ipv6_loopback_is_asked() {
-    // Not every machine has it.
+fn ipv6_loopback_works() {
+    // Not every machine has IPv6.
     let Ok(listener) = TcpListener::bind(("::1", 0)) else {
         return;
     };
@@ -131,7 +131,7 @@ fn ipv6_loopback_is_asked() {
 }
 
 #[test]
-fn refusal_is_told_and_not_repeated() {
+fn rejection_is_returned_and_not_retried() {
     let mut server = Server::new();
     let mock = server
         .mock("POST", TOKEN_PATH)
@@ -150,7 +150,7 @@ fn refusal_is_told_and_not_repeated() {
 }
 
 #[test]
-fn wrong_path_names_the_url_and_the_setting() {
+fn error_for_a_wrong_path_names_the_url_and_the_setting() {
     for (status, body, said) in
         [(404, "<html>", ""), (405, r#"{"message":"no such route"}"#, "no such route: ")]
     {
@@ -167,7 +167,7 @@ fn wrong_path_names_the_url_and_the_setting() {
 }
 
 #[test]
-fn unavailable_endpoint_is_asked_again_as_often_as_set() {
+fn unavailable_endpoint_is_retried_as_often_as_set() {
     for (retries, requests) in [(0, 1), (1, 2)] {
         let mut server = Server::new();
         let mock = server.mock("POST", TOKEN_PATH).with_status(503).expect(requests).create();
@@ -182,7 +182,7 @@ fn unavailable_endpoint_is_asked_again_as_often_as_set() {
 }
 
 #[test]
-fn unusable_answer_is_not_asked_for_again() {
+fn unusable_answer_is_not_retried() {
     let mut server = Server::new();
     let mock = server.mock("POST", TOKEN_PATH).with_body("<html>").expect(1).create();
     let error = authenticator(&server).get_token(&grant()).unwrap_err();
@@ -191,7 +191,7 @@ fn unusable_answer_is_not_asked_for_again() {
 }
 
 #[test]
-fn retry_after_spares_the_endpoint() {
+fn no_request_is_made_before_retry_after_has_passed() {
     let mut server = Server::new();
     let mock = server
         .mock("POST", TOKEN_PATH)

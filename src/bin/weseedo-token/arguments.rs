@@ -32,7 +32,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Reads the arguments, and the variables that stand in for them.
+/// Reads the arguments, and environment variables for those that are missing.
 pub(crate) fn parse() -> Result<Command, Failure> {
     read(Parser::from_env()).map_err(|error| Failure::usage(&error))
 }

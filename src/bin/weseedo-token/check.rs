@@ -13,7 +13,7 @@ use crate::arguments::Settings;
 use crate::failure::Failure;
 use crate::{builder, print, rfc3339};
 
-/// What a token request has shown on its way.
+/// Facts about the token request that the middleware has seen.
 #[derive(Default)]
 struct Seen {
     url: Option<String>,

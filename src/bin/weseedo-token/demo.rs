@@ -58,7 +58,7 @@ fn timed<T>(call: impl Fn() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-/// Calls until a token is as expected, and says how the calls went.
+/// Calls until a token is as expected. Returns a text about the calls.
 fn call_until(
     get: impl Fn() -> Result<Token, Error>,
     is_expected: impl Fn(&Token) -> bool,
@@ -98,7 +98,7 @@ impl Standin {
         thread::Builder::new().spawn(move || {
             for stream in listener.incoming().flatten() {
                 let n = count.fetch_add(1, Ordering::SeqCst) + 1;
-                // A client that breaks off is no concern of the stand-in.
+                // The stand-in ignores clients that close the connection early.
                 let _ = answer(stream, n, down.load(Ordering::SeqCst));
             }
         })?;

@@ -2,7 +2,7 @@ use std::fmt::Display;
 
 use weseedo_auth::Error;
 
-/// Why the tool ends without success.
+/// The exit status and error text of a failed run.
 pub(crate) struct Failure {
     pub(crate) status: u8,
     pub(crate) text: String,

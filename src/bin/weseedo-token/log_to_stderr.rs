@@ -12,7 +12,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // A log that can't be written must not cost the token.
+            // The token is printed even if the log can't be written.
             let _ = writeln!(io::stderr(), "{}: {}", record.level(), record.args());
         }
     }

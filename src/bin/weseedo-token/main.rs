@@ -1,5 +1,5 @@
-//! Prints an access token for the WeSeeDo API, for scripts and cron; tries the token endpoint; shows
-//! how the library works.
+//! Prints an access token for the WeSeeDo API, for scripts and cron; tries the token endpoint;
+//! shows how the library works.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
@@ -91,7 +91,7 @@ fn builder(settings: Settings) -> Builder {
     })
 }
 
-/// A directory whose tokens are not used if a new token was asked for.
+/// A store in a directory. With `--refresh`, it is only written to.
 struct SharedStore {
     files: FileStore,
     refresh: bool,
@@ -145,7 +145,7 @@ fn print(text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::other(&format_args!("standard output: {error}")))
 }
 
-/// Writes to standard error. Not `eprintln!`, which panics where that is a file on a full disk.
+/// Writes to standard error. Not with `eprintln!`, which panics if that is a file on a full disk.
 fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "weseedo-token: {text}");
 }

@@ -57,11 +57,11 @@ impl World {
 
     fn process_with(&self, set: impl FnOnce(Builder) -> Builder) -> Process {
         let reported = Arc::new(Mutex::new(Vec::new()));
-        let theirs = Arc::clone(&reported);
+        let events = Arc::clone(&reported);
         let builder = self.server.builder().retries(0).timeout(MINUTE);
         let builder = builder.renew_before(MINUTE * 5).renew_in_background(false);
         let builder = builder.store(self.store.clone()).on_event(move |event| {
-            theirs.lock().unwrap().push(match event {
+            events.lock().unwrap().push(match event {
                 Event::Obtained { renewal, from_store, .. } => {
                     let from = if *from_store { "store" } else { "endpoint" };
                     format!("{} from {from}", if *renewal { "renewed" } else { "fetched" })
@@ -81,8 +81,8 @@ impl World {
         self.server.connections()
     }
 
-    /// From now on the store's calls with this name, or all if it is empty, take so long by the
-    /// clock of a process.
+    /// Makes the store's calls named `name` take `time` by the clock of a process. An empty name
+    /// means all calls.
     fn slows(&self, process: &Process, name: &'static str, time: Duration) {
         let clock = process.clock.clone();
         self.store.before(move |call| {
@@ -93,28 +93,28 @@ impl World {
         });
     }
 
-    /// From now on the store's calls with this name, or all if it is empty, hang until the gate is
-    /// opened.
+    /// Makes the store's calls named `name` hang until the returned gate is opened. An empty name
+    /// means all calls.
     fn hangs(&self, name: &'static str) -> Gate {
         let gate = Gate::closed();
-        let theirs = gate.clone();
+        let store_gate = gate.clone();
         self.store.before(move |call| {
             if call.starts_with(name) {
-                theirs.pass();
+                store_gate.pass();
             }
             Ok(())
         });
         gate
     }
 
-    /// From now on the load after so many others hangs until the gate is opened; and how many there
-    /// were.
+    /// Makes one load hang, the one after `after` others, until the returned gate is opened. Also
+    /// returns the number of loads.
     fn hangs_in_load(&self, after: usize) -> (Gate, Arc<AtomicUsize>) {
         let (gate, loads) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
-        let (theirs, count) = (gate.clone(), Arc::clone(&loads));
+        let (store_gate, count) = (gate.clone(), Arc::clone(&loads));
         self.store.before(move |call| {
             if call == "load" && count.fetch_add(1, Ordering::SeqCst) == after {
-                theirs.pass();
+                store_gate.pass();
             }
             Ok(())
         });
@@ -123,8 +123,8 @@ impl World {
 }
 
 impl World {
-    /// Waits until these were the store's calls: a lease may be given back by a thread that nobody
-    /// waits for.
+    /// Waits until these were the store's calls, because a thread may release the lease after the
+    /// fetch has returned.
     #[track_caller]
     fn wait_for_calls(&self, expected: &str) {
         let calls = Mutex::new(Vec::new());
@@ -157,7 +157,7 @@ impl Process {
         self.authenticator.invalidate_at(&self.grant, token, self.clock.now());
     }
 
-    /// Waits for these events, in any order: a thread may report some of them.
+    /// Waits for these events in any order, because a thread may report some of them.
     #[track_caller]
     fn wait_for_reports(&self, expected: &str) {
         let is_reported = |name: &&str| self.reported.lock().unwrap().iter().any(|e| e == name);
@@ -171,35 +171,35 @@ impl Process {
 }
 
 #[test]
-fn token_of_another_process_is_taken_without_a_request() {
+fn token_of_another_process_is_used_without_a_request() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     assert_eq!(first.get(), "t0");
     assert_eq!(world.store.calls(), "load lease load save give");
-    let theirs = first.token().unwrap();
+    let original = first.token().unwrap();
     let token = second.token().unwrap();
     assert_eq!(world.store.calls(), "load");
-    assert_eq!((token.access_token(), token.expires_at()), ("t0", theirs.expires_at()));
+    assert_eq!((token.access_token(), token.expires_at()), ("t0", original.expires_at()));
     assert_eq!(token.lifetime().length(), HOUR);
     assert_eq!(
         (first.reported(), second.reported()),
         ("fetched from endpoint".into(), "fetched from store".into())
     );
     assert_eq!(second.get(), "t0");
-    assert_eq!(world.store.calls(), "", "a hit asks nobody");
+    assert_eq!(world.store.calls(), "", "a hit makes no call to the store");
     assert_eq!(world.requests(), 1);
 }
 
 #[test]
-fn stored_token_has_no_more_left_than_it_had() {
+fn stored_token_keeps_its_end() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     second.clock.set(first.clock.now());
     first.get();
     second.clock.advance(MINUTE * 50, MINUTE * 50);
     let token = second.token().unwrap();
-    let left = token.lifetime().remaining(second.clock.now());
-    assert!(left <= MINUTE * 10 && left > MINUTE * 10 - SECOND, "{left:?}");
+    let remaining = token.lifetime().remaining(second.clock.now());
+    assert!(remaining <= MINUTE * 10 && remaining > MINUTE * 10 - SECOND, "{remaining:?}");
     assert_eq!(second.get_after(MINUTE * 10), "t1");
 }
 
@@ -219,7 +219,7 @@ fn other_grants_and_other_secrets_find_nothing() {
 }
 
 #[test]
-fn renewal_takes_the_newer_token_of_the_fleet() {
+fn renewal_uses_a_newer_stored_token() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     assert_eq!((first.get(), second.get()), ("t0".into(), "t0".into()));
@@ -230,20 +230,20 @@ fn renewal_takes_the_newer_token_of_the_fleet() {
 }
 
 #[test]
-fn renewal_does_not_take_a_token_that_is_due_for_renewal_itself() {
+fn renewal_does_not_use_a_token_that_is_due_for_renewal_itself() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     assert_eq!((first.get(), second.get()), ("t0".into(), "t0".into()));
     world.store.clear();
     first.authenticator.clear();
     assert_eq!(first.get_after(MINUTE * 2), "t1");
-    // Of which four minutes are left then.
+    // The stored token has four minutes remaining then, so its own renewal is due.
     assert_eq!(second.get_after(MINUTE * 58), "t2");
     assert_eq!(second.reported(), "fetched from store, renewed from endpoint");
 }
 
 #[test]
-fn refused_token_is_removed_and_never_taken_again() {
+fn refused_token_is_removed_and_never_used_again() {
     let world = World::new();
     let process = world.process();
     let (token, (key, value)) = (process.token().unwrap(), world.store.value());
@@ -258,7 +258,7 @@ fn refused_token_is_removed_and_never_taken_again() {
     }
     assert!(!process.reported().contains("from store"));
 
-    // One that was loaded, and not saved by this process.
+    // A token that this process has loaded, and not saved.
     let process = world.process();
     let loaded = process.token().unwrap();
     assert_eq!(process.reported(), "fetched from store");
@@ -269,7 +269,7 @@ fn refused_token_is_removed_and_never_taken_again() {
 }
 
 #[test]
-fn newer_token_of_the_fleet_is_not_removed_with_a_refused_one() {
+fn newer_stored_token_is_not_removed_with_a_refused_one() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     let old = second.token().unwrap();
@@ -283,7 +283,7 @@ fn newer_token_of_the_fleet_is_not_removed_with_a_refused_one() {
 }
 
 #[test]
-fn stored_token_that_was_fetched_before_a_refusal_is_no_replacement_to_be_kept() {
+fn stored_token_requested_before_a_refusal_can_be_refused_at_once() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     let revoked = second.token().unwrap();
@@ -291,13 +291,13 @@ fn stored_token_that_was_fetched_before_a_refusal_is_no_replacement_to_be_kept()
     assert_eq!(first.get(), "t1");
     second.clock.advance(SECOND, SECOND);
     second.refuse(&revoked);
-    let too = second.token().unwrap();
-    assert_eq!(too.access_token(), "t1");
-    second.refuse(&too);
+    let also_revoked = second.token().unwrap();
+    assert_eq!(also_revoked.access_token(), "t1");
+    second.refuse(&also_revoked);
     let fresh = second.token().unwrap();
     assert_eq!(fresh.access_token(), "t2");
     second.refuse(&fresh);
-    assert_eq!(second.get(), "t2", "the endpoint gave it for the refused one");
+    assert_eq!(second.get(), "t2", "a replacement that was requested after the refusal is kept");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn failures_are_not_stored() {
 }
 
 #[test]
-fn store_that_fails_is_left_alone_for_30_s_and_no_call_is_lost() {
+fn store_that_fails_is_left_alone_for_30_s_and_fails_no_call() {
     for (bad, calls) in
         [("load", "load"), ("lease", "load lease"), ("save", "load lease load save give")]
     {
@@ -346,10 +346,10 @@ fn store_that_fails_is_left_alone_for_30_s_and_no_call_is_lost() {
 #[test]
 fn store_that_failed_meanwhile_is_not_asked_to_save_or_remove() {
     let gate = Gate::closed();
-    let theirs = gate.clone();
+    let server_gate = gate.clone();
     let world = World::answering(move |n| {
         if n == 0 {
-            theirs.pass();
+            server_gate.pass();
         }
         token_for_an_hour(&format!("t{n}"))
     });
@@ -372,7 +372,7 @@ fn store_that_failed_meanwhile_is_not_asked_to_save_or_remove() {
 }
 
 #[test]
-fn store_that_fails_to_remove_is_told_and_left_alone() {
+fn failed_removal_is_reported_and_the_store_left_alone() {
     let world = World::new();
     let process = world.process();
     let token = process.token().unwrap();
@@ -387,7 +387,7 @@ fn store_that_fails_to_remove_is_told_and_left_alone() {
 }
 
 #[test]
-fn store_that_is_just_not_too_slow_leaves_the_endpoint_a_quarter_of_the_time() {
+fn slow_store_leaves_the_endpoint_a_quarter_of_the_time() {
     let world = World::new();
     world.process().get();
     let (key, _) = world.store.value();
@@ -399,7 +399,7 @@ fn store_that_is_just_not_too_slow_leaves_the_endpoint_a_quarter_of_the_time() {
         let start = process.clock.now();
         process.get();
         let took = start.until(process.clock.now().monotonic);
-        // The last is to save the token.
+        // Not counted: the last call, which saves the token.
         assert!(took - each <= MINUTE * 3 / 4, "{took:?} with {each:?} each");
         process.authenticator.clear();
         world.store.clear();
@@ -407,10 +407,10 @@ fn store_that_is_just_not_too_slow_leaves_the_endpoint_a_quarter_of_the_time() {
 }
 
 #[test]
-fn fetches_before_and_after_a_grant_was_forgotten_do_not_wait_for_each_other() {
+fn fetches_before_and_after_forget_do_not_wait_for_each_other() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND * 8));
-    // The one by the first fetch that has the lease.
+    // The load of the first fetch that follows its lease.
     let (gate, loads) = world.hangs_in_load(1);
     let get = || process.authenticator.get_token(&process.grant).unwrap();
     thread::scope(|scope| {
@@ -428,7 +428,7 @@ fn fetches_before_and_after_a_grant_was_forgotten_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn garbage_is_a_token_that_is_not_there_and_is_replaced() {
+fn garbage_counts_as_missing_and_is_replaced() {
     let world = World::new();
     world.process().get();
     let (key, good) = world.store.value();
@@ -450,7 +450,7 @@ fn garbage_is_a_token_that_is_not_there_and_is_replaced() {
 }
 
 #[test]
-fn clocks_that_disagree_prolong_nothing() {
+fn clocks_that_disagree_do_not_prolong_a_token() {
     let world = World::new();
     world.process().get();
     let (key, value) = world.store.value();
@@ -458,7 +458,7 @@ fn clocks_that_disagree_prolong_nothing() {
         let now = process.clock.now();
         process.clock.set(Moment { wall, ..now });
     };
-    // The clock was set back after the fetch, and the store has none of its own.
+    // The process's clock was set back after the fetch, and the store has no clock.
     let process = world.process();
     set_clock(&process, process.clock.now().wall - YEAR);
     assert_eq!(process.get(), "t1");
@@ -477,18 +477,18 @@ fn clocks_that_disagree_prolong_nothing() {
 }
 
 #[test]
-fn store_can_shorten_a_life_and_not_prolong_it() {
+fn store_can_shorten_a_lifetime_and_not_prolong_it() {
     let world = World::new();
     world.process().get();
     let (key, mut value) = world.store.value();
-    for (left, expected) in [(MINUTE, MINUTE), (YEAR, HOUR)] {
-        value.remaining = Some(left);
+    for (by_store, expected) in [(MINUTE, MINUTE), (YEAR, HOUR)] {
+        value.remaining = Some(by_store);
         world.store.put(&key, value.clone());
         let process = world.process();
         let token = process.token().unwrap();
         assert_eq!(token.access_token(), "t0");
-        let left = token.lifetime().remaining(process.clock.now());
-        assert!(left <= expected && left > expected - SECOND, "{left:?}");
+        let remaining = token.lifetime().remaining(process.clock.now());
+        assert!(remaining <= expected && remaining > expected - SECOND, "{remaining:?}");
     }
     value.remaining = Some(Duration::ZERO);
     world.store.put(&key, value);
@@ -496,7 +496,7 @@ fn store_can_shorten_a_life_and_not_prolong_it() {
 }
 
 #[test]
-fn time_that_a_store_takes_to_answer_counts() {
+fn time_that_a_load_takes_is_subtracted_from_the_remaining_time() {
     let world = World::new();
     world.process().get();
     let (key, mut value) = world.store.value();
@@ -513,7 +513,7 @@ fn time_that_a_store_takes_to_answer_counts() {
 }
 
 #[test]
-fn who_does_not_get_the_lease_waits_for_the_token() {
+fn process_without_the_lease_waits_for_the_token() {
     let world = World::answering(|n| {
         thread::sleep(Duration::from_millis(300));
         token_for_an_hour(&format!("t{n}"))
@@ -527,7 +527,7 @@ fn who_does_not_get_the_lease_waits_for_the_token() {
 }
 
 #[test]
-fn lease_that_is_never_free_costs_no_call() {
+fn lease_that_is_never_free_fails_no_call() {
     let world = World::new();
     world.process().get();
     let (key, _) = world.store.value();
@@ -539,12 +539,12 @@ fn lease_that_is_never_free_costs_no_call() {
     process.get();
     let waited = start.until(process.clock.now().monotonic);
     assert!((SECOND * 22..=SECOND * 31).contains(&waited), "{waited:?}");
-    assert!(!world.store.is_empty(), "saved for the others all the same");
+    assert!(!world.store.is_empty(), "the token is saved without the lease too");
     drop(dead);
 }
 
 #[test]
-fn who_has_waited_in_vain_gives_the_endpoint_half_of_the_time() {
+fn endpoint_has_half_of_the_time_after_a_vain_wait_for_the_lease() {
     let slow = Duration::from_millis(1500);
     let world = World::answering(move |n| {
         if n > 0 {
@@ -561,7 +561,7 @@ fn who_has_waited_in_vain_gives_the_endpoint_half_of_the_time() {
 }
 
 #[test]
-fn lease_lasts_so_short_that_others_have_time_after_it() {
+fn lease_is_short_enough_for_others_to_take_over() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
     process.get();
@@ -577,19 +577,19 @@ fn renewal_does_not_wait_for_the_lease_and_is_due_again() {
     let process = world.process();
     process.get();
     let (key, _) = world.store.value();
-    let theirs = world.store.lease(&key, MINUTE).unwrap();
+    let held = world.store.lease(&key, MINUTE).unwrap();
     world.store.calls();
     assert_eq!(process.get_after(HOUR - MINUTE * 3), "t0");
     assert_eq!(world.store.calls(), "load lease load");
     assert_eq!(process.get(), "t0");
-    assert_eq!(world.store.calls(), "", "left alone for a tenth of the window");
+    assert_eq!(world.store.calls(), "", "the next renewal is due a tenth of the window later");
     assert_eq!(process.reported(), "fetched from endpoint");
-    drop(theirs);
+    drop(held);
     assert_eq!(process.get_after(SECOND * 30), "t1");
 }
 
 #[test]
-fn renewal_goes_without_a_lease_that_is_never_free_before_the_token_is_over() {
+fn renewal_without_a_lease_succeeds_before_the_token_expires() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
     process.get();
@@ -603,7 +603,7 @@ fn renewal_in_a_thread_asks_a_slow_store_for_the_lease() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
     process.get();
-    let _theirs = world.store.lease(&world.store.value().0, MINUTE).unwrap();
+    let _held = world.store.lease(&world.store.value().0, MINUTE).unwrap();
     world.store.calls();
     world.slows(&process, "load", SECOND * 14);
     process.get_after(HOUR - MINUTE * 3);
@@ -613,7 +613,7 @@ fn renewal_in_a_thread_asks_a_slow_store_for_the_lease() {
 }
 
 #[test]
-fn token_that_is_over_when_it_is_here_is_not_taken() {
+fn stored_token_that_expires_while_it_is_loaded_is_not_used() {
     let world = World::new();
     world.process().get();
     let (key, mut value) = world.store.value();
@@ -625,10 +625,10 @@ fn token_that_is_over_when_it_is_here_is_not_taken() {
 }
 
 #[test]
-fn token_that_another_process_got_meanwhile_is_taken_where_the_endpoint_gives_none() {
+fn token_stored_meanwhile_is_used_if_the_endpoint_fails() {
     let stored = Arc::new(Mutex::new(None::<(MemoryStore, String, Stored)>));
-    let theirs = Arc::clone(&stored);
-    let world = World::answering(move |n| match (n, &*theirs.lock().unwrap()) {
+    let by_server = Arc::clone(&stored);
+    let world = World::answering(move |n| match (n, &*by_server.lock().unwrap()) {
         (0, _) => token_for_an_hour("t0"),
         (_, Some((store, key, value))) => {
             store.put(key, value.clone());
@@ -643,7 +643,7 @@ fn token_that_another_process_got_meanwhile_is_taken_where_the_endpoint_gives_no
     let process = world.process();
     assert_eq!(process.get(), "t0");
     assert_eq!(process.reported(), "fetched from store");
-    assert_eq!(world.store.calls().matches("save").count(), 1, "it is there already");
+    assert_eq!(world.store.calls().matches("save").count(), 1, "the token is stored already");
 }
 
 #[test]
@@ -656,12 +656,12 @@ fn lease_whose_release_hangs_delays_one_call_and_is_reported() {
     world.store.calls();
     process.authenticator.clear();
     process.get();
-    assert_eq!(world.store.calls(), "", "left alone");
+    assert_eq!(world.store.calls(), "", "the store is left alone");
     gate.open();
 }
 
 #[test]
-fn call_with_a_token_goes_on_past_one_that_was_revoked_with_the_first() {
+fn with_token_retries_past_a_token_that_was_revoked_with_the_first() {
     let world = World::new();
     let (first, second) = (world.process(), world.process());
     let authenticator = &second.authenticator;
@@ -678,7 +678,7 @@ fn call_with_a_token_goes_on_past_one_that_was_revoked_with_the_first() {
 }
 
 #[test]
-fn lease_is_given_back_by_a_fetch_that_panics() {
+fn fetch_that_panics_releases_the_lease() {
     let world = World::new();
     let process = world.process_with(|builder| {
         builder.http(|http| {
@@ -692,7 +692,7 @@ fn lease_is_given_back_by_a_fetch_that_panics() {
 }
 
 #[test]
-fn store_that_hangs_costs_no_call_and_a_quarter_of_the_time_wherever_it_hangs() {
+fn store_that_hangs_takes_a_quarter_of_the_time_and_fails_no_call() {
     for (bad, calls) in [("load", "load"), ("lease", "load lease"), ("", "load")] {
         let world = World::new();
         let process = world.process_with(|builder| builder.timeout(SECOND * 4));
@@ -717,7 +717,7 @@ fn store_that_hangs_costs_no_call_and_a_quarter_of_the_time_wherever_it_hangs() 
 }
 
 #[test]
-fn store_that_hangs_is_asked_by_nobody_until_its_call_has_come_back() {
+fn store_that_hangs_gets_no_call_until_its_call_has_returned() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND));
     let gate = world.hangs("");
@@ -737,7 +737,7 @@ fn store_that_hangs_is_asked_by_nobody_until_its_call_has_come_back() {
 }
 
 #[test]
-fn lease_that_comes_too_late_is_given_back() {
+fn lease_that_is_acquired_too_late_is_released() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND));
     let gate = world.hangs("lease");
@@ -748,10 +748,10 @@ fn lease_that_comes_too_late_is_given_back() {
 }
 
 #[test]
-fn lease_of_a_store_that_failed_since_is_given_back() {
+fn lease_is_released_although_the_store_has_failed_since() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND));
-    // The one with the lease.
+    // The load that follows the lease.
     let (gate, _) = world.hangs_in_load(1);
     process.get();
     world.wait_for_calls("load lease load give");
@@ -759,7 +759,7 @@ fn lease_of_a_store_that_failed_since_is_given_back() {
 }
 
 #[test]
-fn renewal_in_a_thread_goes_past_a_store_that_hangs() {
+fn renewal_in_a_thread_succeeds_beside_a_store_that_hangs() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND).renew_in_background(true));
     process.get();
@@ -778,7 +778,7 @@ fn renewal_by_the_caller_beside_a_store_that_hangs_is_brief() {
         let gate = world.hangs(bad);
         let start = Instant::now();
         assert_eq!(process.get_after(HOUR - SECOND * 4), "t1");
-        // A quarter of the two seconds that there are.
+        // A store call gets a quarter of the renewal's time, which is two seconds.
         assert!(start.elapsed() < SECOND * 3 / 2, "{:?}", start.elapsed());
         gate.open();
     }
@@ -796,7 +796,7 @@ fn renewal_by_the_caller_leaves_the_endpoint_time_beside_a_slow_store() {
 }
 
 #[test]
-fn token_is_returned_while_it_lasts_though_it_can_not_be_saved() {
+fn token_is_returned_before_it_expires_although_saving_hangs() {
     let world = World::answering(|n| token_answer(&format!("t{n}"), SECOND * 4));
     let process = world.process();
     let gate = world.hangs("save");
@@ -806,7 +806,7 @@ fn token_is_returned_while_it_lasts_though_it_can_not_be_saved() {
 }
 
 #[test]
-fn store_that_panics_costs_no_call() {
+fn store_that_panics_fails_no_call() {
     let world = World::new();
     let process = world.process();
     world.store.before(|_| panic!("on purpose"));
@@ -816,7 +816,7 @@ fn store_that_panics_costs_no_call() {
 }
 
 #[test]
-fn token_that_comes_late_is_saved_by_a_thread_that_nobody_waits_for() {
+fn token_that_arrives_late_is_saved_after_the_call_has_returned() {
     let clock = TestClock::new();
     let late = clock.clone();
     let world = World::answering(move |n| {
@@ -846,13 +846,17 @@ fn refused_token_that_is_saved_late_is_removed_again() {
 }
 
 #[test]
-fn removal_that_hangs_delays_nobody_and_is_reported() {
+fn removal_that_hangs_delays_no_call_and_is_reported() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND * 40));
     let token = process.token().unwrap();
     let gate = world.hangs("remove");
     process.refuse(&token);
-    assert_eq!(process.reported(), "fetched from endpoint, refused", "before the 10 s are over");
+    assert_eq!(
+        process.reported(),
+        "fetched from endpoint, refused",
+        "the removal has 10 s to return"
+    );
     gate.open();
 
     let process = world.process_with(|builder| builder.timeout(SECOND));
@@ -876,10 +880,10 @@ fn refused_token_leaves_the_store_even_if_the_hook_panics() {
 }
 
 #[test]
-fn store_is_asked_by_nobody_while_any_of_its_calls_hangs() {
+fn store_gets_no_call_while_any_of_its_calls_hangs() {
     let world = World::new();
     let process = world.process_with(|builder| builder.timeout(SECOND));
-    // Two calls hang at the same time, and the later one comes back.
+    // Two calls hang at the same time, and only the later one returns.
     let (first, second) = (Gate::closed(), Gate::closed());
     let (gates, count) = ([first.clone(), second.clone()], AtomicUsize::new(0));
     world.store.before(move |_| {
@@ -901,7 +905,7 @@ fn store_is_asked_by_nobody_while_any_of_its_calls_hangs() {
     assert_eq!(world.store.calls(), "load load");
     second.open();
     process.clock.advance(MINUTE, MINUTE);
-    // Long enough for the second call to come back.
+    // Long enough for the second call to return.
     thread::sleep(Duration::from_millis(50));
     process.get();
     assert_eq!(world.store.calls(), "", "the first call hangs");
