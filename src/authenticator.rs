@@ -101,20 +101,11 @@ impl Authenticator {
     /// - [`Error::InvalidResponse`]: the endpoint answered, but not with a usable token.
     /// - [`Error::Config`]: a logger or middleware asked for the very token that it is fetching.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
-        self.get_token_by(grant, Moment::now, &())
+        self.get_token_by(self.0.timeout, grant, Moment::now, &())
     }
 
     /// [`get_token`](Self::get_token) by the given clock, and with a recovery from rejected grants.
     pub(crate) fn get_token_by(
-        &self,
-        grant: &Grant,
-        clock: impl Fn() -> Moment + Clone + Send + 'static,
-        recovery: &impl Recovery,
-    ) -> Result<Token, Error> {
-        self.get_token_within(self.0.timeout, grant, clock, recovery)
-    }
-
-    pub(crate) fn get_token_within(
         &self,
         time: Duration,
         grant: &Grant,

@@ -119,10 +119,14 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        let token = self.authenticator.get_token_by(&self.grant()?, Moment::now, self)?;
+        let timeout = self.authenticator.0.timeout;
+        let token = self.authenticator.get_token_by(timeout, &self.grant()?, Moment::now, self)?;
         let mut state = self.state();
-        (state.rejected, state.pause) = (None, None);
+        state.pause = None;
+        let rejected = state.rejected.take();
         drop(state);
+        // Wiped after the lock is released.
+        drop(rejected);
         Ok(token)
     }
 
@@ -271,21 +275,25 @@ impl Recovery for Bearer {
                 Err(error) => return Some(Err(error)),
             },
         };
-        let outcome = self.authenticator.get_token_within(time, &next, Moment::now, &());
+        let outcome = self.authenticator.get_token_by(time, &next, Moment::now, &());
+        let is_over = self.authenticator.status(rejected).remaining.is_none();
+        let is_next = outcome.is_ok() || is_over;
         let mut state = self.state();
-        if outcome.is_ok() || self.authenticator.status(rejected).remaining.is_none() {
-            state.grant = Some(next.clone());
-        }
-        if let Err(error @ Error::Rejected { .. }) = &outcome {
+        let replaced = is_next.then(|| state.grant.replace(next.clone()));
+        let counted = if let Err(error @ Error::Rejected { .. }) = &outcome {
             let count = match &state.rejected {
                 Some((counted, count)) if *counted == next => *count,
                 Some((_, count)) => count.saturating_add(1),
                 None => 1,
             };
             state.pause = Some(Span::new(now, back_off::after_failure(count, error)));
-            state.rejected = Some((next, count));
-        }
+            state.rejected.replace((next, count))
+        } else {
+            None
+        };
         drop(state);
+        // Wiped after the lock is released.
+        drop((replaced, counted));
         Some(outcome)
     }
 }

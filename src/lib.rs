@@ -263,6 +263,10 @@ pub use crate::token::Token;
 pub use time;
 pub use ureq;
 
+#[cfg(doctest)]
+#[doc = include_str!("../tests/non_exhaustive.md")]
+struct NonExhaustive;
+
 #[cfg(all(doctest, feature = "json"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -61,7 +61,12 @@ impl World {
 
     fn get(&self) -> Result<String, Error> {
         let clock = self.clock.clone();
-        let token = self.authenticator.get_token_by(&self.grant, move || clock.now(), &())?;
+        let token = self.authenticator.get_token_by(
+            self.authenticator.0.timeout,
+            &self.grant,
+            move || clock.now(),
+            &(),
+        )?;
         Ok(token.access_token().to_owned())
     }
 
@@ -216,7 +221,9 @@ fn caller_renews_where_no_thread_can_be_had() {
     let (authenticator, grant) = (builder.build().unwrap(), Grant::client_credentials("a", "b"));
     let start = Moment::now();
     for (time, text) in [(Duration::ZERO, "t0"), (HOUR - MINUTE, "t1"), (HOUR, "t1")] {
-        let token = authenticator.get_token_by(&grant, move || start.plus(time), &()).unwrap();
+        let token = authenticator
+            .get_token_by(authenticator.0.timeout, &grant, move || start.plus(time), &())
+            .unwrap();
         assert_eq!(token.access_token(), text);
     }
 }
@@ -292,7 +299,9 @@ fn wall_clock_set_right_during_the_request_does_no_harm() {
         });
         let authenticator = server.builder().build().unwrap();
         let (grant, now) = (Grant::client_credentials("id", "s3cr3t"), clock.clone());
-        let token = authenticator.get_token_by(&grant, move || now.now(), &()).unwrap();
+        let token = authenticator
+            .get_token_by(authenticator.0.timeout, &grant, move || now.now(), &())
+            .unwrap();
         let left = token.lifetime().remaining(clock.now());
         assert_eq!(left, HOUR, "neither killed nor prolonged");
     }
@@ -310,7 +319,12 @@ fn token_that_was_over_before_it_arrived_is_refused() {
             clock.advance(MINUTE * minutes, Duration::ZERO);
             clock.now()
         };
-        match world.authenticator.get_token_by(&world.grant, slow, &()) {
+        match world.authenticator.get_token_by(
+            world.authenticator.0.timeout,
+            &world.grant,
+            slow,
+            &(),
+        ) {
             Ok(_) => assert!(is_in_time),
             Err(Error::InvalidResponse(InvalidResponse::Expired)) => assert!(!is_in_time),
             other => panic!("{other:?}"),
@@ -333,7 +347,9 @@ fn at_most_32_renewals_run_at_the_same_time() {
     let get_all = || {
         for grant in &grants {
             let clock = clock.clone();
-            authenticator.get_token_by(grant, move || clock.now(), &()).unwrap();
+            authenticator
+                .get_token_by(authenticator.0.timeout, grant, move || clock.now(), &())
+                .unwrap();
         }
     };
     get_all();
@@ -364,7 +380,12 @@ impl Recovery for Rotation {
     fn recover(&self, rejected: &Grant, _: Duration) -> Option<Result<Token, Error>> {
         assert_ne!(*rejected, self.next);
         let clock = self.clock.clone();
-        Some(self.authenticator.get_token_by(&self.next, move || clock.now(), &()))
+        Some(self.authenticator.get_token_by(
+            self.authenticator.0.timeout,
+            &self.next,
+            move || clock.now(),
+            &(),
+        ))
     }
 }
 
@@ -380,7 +401,15 @@ fn rejected_renewal_goes_on_with_another_grant_at_once() {
     let rotation = Rotation { authenticator, next: next.clone(), clock: clock.clone() };
     let get = || {
         let clock = clock.clone();
-        world.authenticator.get_token_by(&world.grant, move || clock.now(), &rotation).unwrap()
+        world
+            .authenticator
+            .get_token_by(
+                world.authenticator.0.timeout,
+                &world.grant,
+                move || clock.now(),
+                &rotation,
+            )
+            .unwrap()
     };
     get();
     clock.advance(HOUR - MINUTE, HOUR - MINUTE);

@@ -680,7 +680,7 @@ fn token_that_replaced_no_refused_one_is_refused_at_once() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     for _ in 0..3 {
         let token = fill(&cache, &grant, "t", now, HOUR);
-        cache.invalidate(&grant, &token, now);
+        assert!(cache.invalidate(&grant, &token, now).is_some());
         cache.forget(&grant);
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mockito::{Matcher, Server, ServerGuard};
 use weseedo_auth::{
-    Authenticator, Bearer, Builder, Environment, Error, Grant, GrantSource, InvalidResponse,
-    Secret, Status, Token,
+    Authenticator, Bearer, Builder, ConfigError, Credentials, Environment, Error, Event, Grant,
+    GrantError, GrantSource, InvalidResponse, Secret, Status, Token, TransportError,
 };
 
 use crate::support::{
@@ -215,8 +215,13 @@ fn types_can_be_shared_between_threads() {
     shared::<Authenticator>();
     shared::<Builder>();
     shared::<Bearer>();
+    shared::<Credentials>();
     shared::<Environment>();
     shared::<Error>();
+    shared::<ConfigError>();
+    shared::<GrantError>();
+    shared::<TransportError>();
+    shared::<InvalidResponse>();
     shared::<Grant>();
     shared::<GrantSource>();
     shared::<Secret>();
@@ -232,6 +237,69 @@ fn types_can_be_shared_between_threads() {
         shared::<Stored>();
         shared::<Box<dyn TokenStore>>();
     }
+}
+
+/// A variant that is added breaks no program. `_` would be unreachable if an enum were exhaustive.
+#[deny(unreachable_patterns)]
+#[expect(clippy::match_like_matches_macro, reason = "its `_` is never reported as unreachable")]
+#[test]
+fn enums_can_grow() {
+    fn error(error: &Error) -> bool {
+        match error {
+            Error::Config(_)
+            | Error::Grant(_)
+            | Error::Transport(_)
+            | Error::Rejected { .. }
+            | Error::Unavailable { .. }
+            | Error::InvalidResponse(_) => true,
+            _ => false,
+        }
+    }
+    fn config(error: &ConfigError) -> bool {
+        match error {
+            ConfigError::BaseUrl(_)
+            | ConfigError::TokenPath(_)
+            | ConfigError::Timeout
+            | ConfigError::Capacity
+            | ConfigError::Reentrant
+            | ConfigError::Http(_) => true,
+            _ => false,
+        }
+    }
+    fn response(response: &InvalidResponse) -> bool {
+        match response {
+            InvalidResponse::Status(_)
+            | InvalidResponse::Body(_)
+            | InvalidResponse::Field { .. }
+            | InvalidResponse::Redirect { .. }
+            | InvalidResponse::Expired => true,
+            _ => false,
+        }
+    }
+    fn event(event: &Event<'_>) -> bool {
+        match event {
+            Event::Obtained { .. }
+            | Event::Failed { .. }
+            | Event::TokenRefused { .. }
+            | Event::StoreFailed { .. } => true,
+            _ => false,
+        }
+    }
+    fn grant(grant: &Grant) -> bool {
+        match grant {
+            Grant::ClientCredentials(_) | Grant::Password(_) => true,
+            _ => false,
+        }
+    }
+    fn environment(environment: &Environment) -> bool {
+        match environment {
+            Environment::Sandbox | Environment::Production | Environment::Custom(_) => true,
+            _ => false,
+        }
+    }
+    assert!(grant(&Grant::client_credentials("a", "b")) && environment(&Environment::Sandbox));
+    assert!(response(&InvalidResponse::Expired) && config(&ConfigError::Timeout));
+    let _ = (error, event);
 }
 
 #[test]

@@ -139,7 +139,12 @@ impl World {
 impl Process {
     fn token(&self) -> Result<Token, Error> {
         let clock = self.clock.clone();
-        self.authenticator.get_token_by(&self.grant, move || clock.now(), &())
+        self.authenticator.get_token_by(
+            self.authenticator.0.timeout,
+            &self.grant,
+            move || clock.now(),
+            &(),
+        )
     }
 
     #[track_caller]
@@ -360,7 +365,10 @@ fn store_that_failed_meanwhile_is_not_asked_to_save_or_remove() {
         world.store.before(|_| Err("no room".into()));
         let clock = process.clock.clone();
         let other = Grant::client_credentials("id2", "s3cr3t");
-        process.authenticator.get_token_by(&other, move || clock.now(), &()).unwrap();
+        process
+            .authenticator
+            .get_token_by(process.authenticator.0.timeout, &other, move || clock.now(), &())
+            .unwrap();
         world.store.calls();
         world.store.works();
         gate.open();
@@ -898,7 +906,9 @@ fn store_gets_no_call_while_any_of_its_calls_hangs() {
             let grant = Grant::client_credentials(id, "s3cr3t");
             let authenticator = &process.authenticator;
             scope.spawn(move || {
-                authenticator.get_token_by(&grant, move || clock.now(), &()).unwrap()
+                authenticator
+                    .get_token_by(authenticator.0.timeout, &grant, move || clock.now(), &())
+                    .unwrap()
             });
         }
     });
