@@ -63,7 +63,7 @@ fn offline(middleware: impl Middleware + Clone) -> Result<(Authenticator, Enviro
     Ok((authenticator, environment))
 }
 
-/// A program in production calls `Authenticator::new(Environment::Production)` instead of `offline`.
+/// In production, `Authenticator::new(Environment::Production)` takes the place of `offline`.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (authenticator, environment) = offline(without_network)?;
     let grant = Grant::client_credentials("demo", "demo secret");

@@ -88,8 +88,8 @@ impl GuardedStore {
         Err(Some(error))
     }
 
-    /// Does work whose result no caller needs, and waits for `wait` at most. The work goes on in its
-    /// thread; a failure is reported from there.
+    /// Does work whose result no caller needs, and waits for `wait` at most. The work goes on in
+    /// its thread; a failure is reported from there.
     pub(super) fn start(
         &self,
         wait: Duration,

@@ -38,3 +38,19 @@ impl Ledger {
         known.map_or(Duration::MAX, |(_, end)| end.since(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_4096_tokens_are_remembered() {
+        let (ledger, now) = (Ledger::default(), Moment::now());
+        let sealed = |n: u64| [&n.to_be_bytes()[..], b"rest of the nonce"].concat();
+        for n in 0..=4096 {
+            ledger.record(&sealed(n), now);
+        }
+        assert_eq!(ledger.remaining(&sealed(0), now), Duration::MAX);
+        assert!((1..=4096).all(|n| ledger.remaining(&sealed(n), now).is_zero()));
+    }
+}

@@ -218,8 +218,8 @@ impl<'a> Turn<'a> {
         None
     }
 
-    /// How long to wait for the store once the outcome is known. At most half of the remaining time,
-    /// because the callers that wait for the outcome have the same deadline.
+    /// How long to wait for the store once the outcome is known. At most half of the remaining
+    /// time, because the callers that wait for the outcome have the same deadline.
     fn wait(&self, now: Moment) -> Duration {
         let time = now.until(self.request.deadline).saturating_sub(LANDING);
         self.patience.min(time / 2)
