@@ -74,13 +74,13 @@ impl Authenticator {
     /// | is within the window | returns it. If no renewal is running or paused, it first starts one in a thread of its own |
     /// | is missing or expired, and a fetch is running | waits for the outcome of that fetch, until its own `timeout` |
     /// | is missing or expired, and the last fetch failed a moment ago | returns that error at once |
-    /// | is missing or expired | fetches a token for every caller that waits |
+    /// | is missing or expired | fetches one token, which all waiting callers get |
     ///
     /// The window is the last part of a token's lifetime, in which the token is renewed: see
     /// [`renew_before`](super::Builder::renew_before). [Timing](crate#timing) has all numbers.
     ///
-    /// A token that the API refused counts as missing (see [`invalidate`](Self::invalidate)). It
-    /// stays in use if the fetch that is to replace it fails for a transient reason.
+    /// A token that the API refused counts as missing (see [`invalidate`](Self::invalidate)). If
+    /// the next fetch fails for a transient reason, calls get the refused token again.
     ///
     /// A failed renewal is logged at `warn`, and the cached token stays in use. A failed fetch is
     /// remembered for its grant: from the second failure in a row on, calls return the error at
@@ -99,7 +99,8 @@ impl Authenticator {
     /// - [`Error::Unavailable`]: the endpoint can't answer now, and the retries did not help.
     /// - [`Error::Rejected`]: the endpoint refused the grant or the request.
     /// - [`Error::InvalidResponse`]: the endpoint answered, but not with a usable token.
-    /// - [`Error::Config`]: a logger or middleware asked for the very token that it is fetching.
+    /// - [`Error::Config`]: a logger or middleware called `get_token` for the grant whose token was
+    ///   being fetched in its thread.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
         self.get_token_by(self.0.timeout, grant, Moment::now, &())
     }
@@ -294,7 +295,7 @@ impl Authenticator {
         (self.0.hook)(&Event::TokenRefused { client_id, age });
     }
 
-    /// Returns the state of a grant: what its token has left, and how the last request ended.
+    /// Returns the state of a grant: the remaining time of its token, and how the last fetch ended.
     ///
     /// Makes no request and waits for none, so that a health check can call it at any rate.
     ///
@@ -316,18 +317,18 @@ impl Authenticator {
         self.0.cache.status(grant, Moment::now())
     }
 
-    /// Drops and wipes everything about one grant, its secrets included: for a secret that was
-    /// replaced, or a user who has left.
+    /// Drops everything about one grant from the cache: for a secret that was replaced, or a user
+    /// who has left. Secrets and tokens are wiped with their last clone.
     ///
     /// A running fetch goes on for the callers that wait for it, but its token is not cached.
-    /// Without this call, the secrets of a grant stay in memory until its token has expired and the
-    /// next fetch of any grant has ended. A store keeps its token, which nobody finds without the
-    /// secrets.
+    /// A store keeps its token, which no process finds without the secrets. [Limits](crate#limits)
+    /// says how long secrets stay in memory without this call.
     pub fn forget(&self, grant: &Grant) {
         self.0.cache.forget(grant);
     }
 
-    /// Drops and wipes all tokens and failures of all grants.
+    /// Drops all tokens and failures of all grants from the cache. Secrets and tokens are wiped
+    /// with their last clone.
     ///
     /// A running fetch goes on for the callers that wait for it, but its token is not cached. A
     /// store keeps its tokens.

@@ -22,7 +22,7 @@ use crate::token::Token;
 /// A source is asked before the first use, and again whenever the token endpoint rejects the
 /// current grant, also when a renewal is rejected. If the source then gives another grant, the call
 /// goes on with that one, once. After several rejected grants in a row, the source is left alone
-/// for 1 to 30 s.
+/// for 1 to 30 s, or until [`forget`](Authenticator::forget) or [`clear`](Authenticator::clear).
 ///
 /// # As middleware
 ///
@@ -50,10 +50,16 @@ pub struct Bearer {
 struct State {
     /// The grant in use; `None` before the source was asked.
     grant: Option<Grant>,
-    /// The last new grant that the endpoint rejected, and the number of those in a row.
-    rejected: Option<(Grant, u32)>,
+    rejected: Option<Rejected>,
+}
+
+/// New grants that the endpoint rejected.
+struct Rejected {
+    last: Grant,
+    /// The number of different ones in a row.
+    count: u32,
     /// While this lasts, the source is not asked for another grant.
-    pause: Option<Span>,
+    pause: Span,
 }
 
 impl Authenticator {
@@ -86,7 +92,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed(), rejected: None, pause: None };
+        let state = State { grant: source.fixed(), rejected: None };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -119,15 +125,13 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        let timeout = self.authenticator.0.timeout;
-        let token = self.authenticator.get_token_by(timeout, &self.grant()?, Moment::now, self)?;
-        let mut state = self.state();
-        state.pause = None;
-        let rejected = state.rejected.take();
-        drop(state);
+        let (grant, timeout) = (self.grant()?, self.authenticator.0.timeout);
+        // A success, `forget` and `clear` end the pause.
+        let is_over = |_: &mut Rejected| self.authenticator.status(&grant).last_error.is_none();
+        let ended = self.state().rejected.take_if(is_over);
         // Wiped after the lock is released.
-        drop(rejected);
-        Ok(token)
+        drop(ended);
+        self.authenticator.get_token_by(timeout, &grant, Moment::now, self)
     }
 
     /// Calls `call` with a token, and once more with another token if it returns
@@ -190,7 +194,7 @@ impl Bearer {
     }
 
     /// Returns the state of the current grant, as [`Authenticator::status`] does. The state is
-    /// empty before the source was asked for the first time.
+    /// empty until the source has returned a grant.
     #[must_use]
     pub fn status(&self) -> Status {
         let grant = self.state().grant.clone();
@@ -208,11 +212,9 @@ impl Bearer {
     /// settings (`config()`, `force_send_body()`). [`with_token`](Self::with_token) can repeat any
     /// call.
     ///
-    /// The agent waits 10 s for a connection and 60 s for the head of an answer. It keeps up to 10
-    /// idle connections for each host. [`Builder::http`](super::Builder::http) overrides these
-    /// settings. Otherwise the agent has ureq's own defaults: a 4xx or 5xx status is an error, and
-    /// a body may take any time. Redirects are followed without the header, whatever
-    /// `Builder::http` says.
+    /// [`Builder::http`](super::Builder::http) lists the agent's settings and changes them.
+    /// Otherwise the agent has ureq's own defaults: a 4xx or 5xx status is an error, and a body may
+    /// take any time. Redirects are followed without the header, whatever `Builder::http` says.
     ///
     /// The settings of a single request, made with its own `config()`, are your responsibility.
     /// With `redirect_auth_headers(SameHost)` ureq carries the token to another port of the same
@@ -263,7 +265,8 @@ impl Recovery for Bearer {
         let now = Moment::now();
         let (current, pause) = {
             let state = self.state();
-            (state.grant.clone().filter(|grant| grant != rejected), state.pause)
+            let pause = state.rejected.as_ref().map(|rejected| rejected.pause);
+            (state.grant.clone().filter(|grant| grant != rejected), pause)
         };
         let next = match current {
             // Another thread has found a newer grant meanwhile.
@@ -282,12 +285,11 @@ impl Recovery for Bearer {
         let replaced = is_next.then(|| state.grant.replace(next.clone()));
         let counted = if let Err(error @ Error::Rejected { .. }) = &outcome {
             let count = match &state.rejected {
-                Some((counted, count)) if *counted == next => *count,
-                Some((_, count)) => count.saturating_add(1),
-                None => 1,
+                Some(before) if before.last == next => before.count,
+                before => before.as_ref().map_or(0, |before| before.count).saturating_add(1),
             };
-            state.pause = Some(Span::new(now, back_off::after_failure(count, error)));
-            state.rejected.replace((next, count))
+            let pause = Span::new(now, back_off::after_failure(count, error));
+            state.rejected.replace(Rejected { last: next, count, pause })
         } else {
             None
         };
@@ -379,7 +381,7 @@ impl fmt::Debug for Bearer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::support::{Server, answer, token_for_an_hour};

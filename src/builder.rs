@@ -112,8 +112,8 @@ impl Builder {
 
     /// Sets whether a renewal runs in a thread of its own; true by default.
     ///
-    /// The thread is named `weseedo-auth` and ends with the renewal. With `false`, and where the
-    /// system gives no thread, the call that finds a renewal due renews the token itself. If that
+    /// The thread is named `weseedo-auth` and ends with the renewal. With `false`, or if a thread
+    /// can't be started, the call that finds a renewal due renews the token itself. If that
     /// fails, the call returns the cached token. `false` is for programs that must not start
     /// threads for renewals, such as programs that `fork` without `exec`. Look-ups of host names
     /// and calls of a store have short-lived threads in any case.
@@ -124,15 +124,15 @@ impl Builder {
 
     /// Sets how many tokens are cached; 1024 by default.
     ///
-    /// If the cache is full, a new token evicts the token that ends soonest. As many failures are
-    /// remembered as tokens, and neither evicts the other. Zero is a [`ConfigError`].
+    /// If the cache is full, a new token evicts the token that ends soonest. Remembered failures
+    /// have a limit of their own of the same size. Zero is a [`ConfigError`].
     pub fn capacity(mut self, grants: usize) -> Self {
         self.capacity = grants;
         self
     }
 
-    /// Configures HTTP: root certificates, a proxy, the user agent and so on; changes nothing by
-    /// default.
+    /// Configures HTTP: root certificates, a proxy, the user agent and so on; by default, the
+    /// settings below.
     ///
     /// [`build`](Self::build) calls the function for the token requests, and each
     /// [`Authenticator::agent`] calls it again for API calls. The settings are checked each time.
@@ -147,7 +147,14 @@ impl Builder {
     /// - Token requests keep no idle connection. API calls keep up to 10 for each host.
     /// - API calls have `timeout_connect` and `timeout_recv_response` (see [Timing](crate#timing)).
     ///
-    /// A global timeout that is set here can only shorten [`timeout`](Self::timeout).
+    /// A global timeout that is set here can only shorten [`timeout`](Self::timeout) for token
+    /// requests. It also limits each API call.
+    ///
+    /// # Middleware
+    ///
+    /// Middleware runs before an agent adds the token. If it answers an API call itself, no token
+    /// is requested. Of such an answer, ureq does not check the status: for a 401, return
+    /// `Err(ureq::Error::StatusCode(401))`.
     ///
     /// # Proxies
     ///
@@ -185,7 +192,8 @@ impl Builder {
     /// The function can't lift two safeguards: a token request follows no redirect, and with an
     /// `https` base URL, agents refuse plain `http`. Three settings undo other safeguards, and are
     /// your responsibility: `disable_verification` (logged once, at `warn`), a proxy that you don't
-    /// trust, and middleware, which sees the credentials and can change the URL that gets them.
+    /// trust, and middleware, which sees the credentials of token requests and can change their
+    /// URL.
     pub fn http(
         mut self,
         configure: impl Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope>
@@ -201,8 +209,8 @@ impl Builder {
     ///
     /// The function is called in the thread where the event happens, after the waiting callers have
     /// the outcome. No lock of this crate is held, so the function may call the `Authenticator`. A
-    /// slow function delays only its own thread, and a panic goes to that thread's caller. A token
-    /// from the cache is no event. A second call of `on_event` replaces the first.
+    /// slow function delays only its own thread, and a panic goes to that thread's caller, if there
+    /// is one. A token from the cache is no event. A second call of `on_event` replaces the first.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 /// Why there is no token.
 ///
-/// The text is complete: [`source`](std::error::Error::source) repeats none of it. It holds no
-/// secret and no user name. The server's words are quoted only if they are plain words. They must
-/// not share six characters in a row with a secret or user name of the grant. Other words are
-/// withheld, and the text says so.
+/// The text is complete, and [`source`](std::error::Error::source) repeats none of it. Only the
+/// causes of a [`GrantSource`](super::GrantSource)'s own error are not in the text but in
+/// `source`. ureq prefixes the text with `other: ` and hides the causes: print
+/// [`Error::from_ureq`] instead.
+///
+/// The text holds no secret and no user name. The server's words are quoted only if all of them
+/// are in a list of words that error texts use. They must not share six characters in a row with a
+/// secret or user name of the grant. Other words are withheld, and the text says so.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -151,7 +155,8 @@ impl Error {
         }
     }
 
-    /// Returns the HTTP status code, if the server's answer had one that explains the error.
+    /// Returns the HTTP status code of [`Rejected`](Self::Rejected),
+    /// [`Unavailable`](Self::Unavailable), and of an unexpected status or a redirect; else `None`.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {

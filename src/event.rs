@@ -33,7 +33,8 @@ pub enum Event<'a> {
         /// process sent it.
         lifetime: Duration,
     },
-    /// A fetch or renewal failed, after its last retry.
+    /// A fetch or renewal failed, after its last retry. An error of a
+    /// [`GrantSource`](super::GrantSource) is no event, but logged.
     #[non_exhaustive]
     Failed {
         /// The client identifier of the grant.
@@ -47,7 +48,7 @@ pub enum Event<'a> {
         /// How long the cached token stays valid; `None` if there is no valid one.
         remaining: Option<Duration>,
     },
-    /// The API refused a token before it expired, so the token was dropped from the cache.
+    /// The API refused a token before it expired, so the next call fetches another one.
     #[non_exhaustive]
     TokenRefused {
         /// The client identifier of the grant.

@@ -2,16 +2,16 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use log::warn;
+
 use crate::error::{Error, GrantError};
+use crate::event::LOG;
 use crate::grant::Grant;
 
-/// The source of a [`Bearer`](super::Bearer)'s grant, and of the next grant after a secret was
-/// reset.
+/// Supplies the grant of a [`Bearer`](super::Bearer), and another grant after a secret was reset.
 ///
 /// A [`Grant`] turns into a source that never changes. [`new`](Self::new) takes a function, such as
-/// one that reads a file. The function is called before the first use, and again whenever the token
-/// endpoint answers the current grant with [`Rejected`](super::Error::Rejected). If the function
-/// then returns another grant, the call goes on with that one.
+/// one that reads a file. [`Bearer`](super::Bearer) says when the function is called.
 ///
 /// ```
 /// use weseedo_auth::{Authenticator, Environment, Grant, GrantSource, Secret};
@@ -41,7 +41,8 @@ impl GrantSource {
     ///
     /// Several threads may call the function at the same time, and none waits for another. An error
     /// of the function fails only the call that needs the grant, with
-    /// [`Error::Grant`](super::Error::Grant). A panic too ends only that call.
+    /// [`Error::Grant`](super::Error::Grant), and is logged at `warn`. A panic too ends only that
+    /// call.
     pub fn new(
         read: impl Fn() -> Result<Grant, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> Self {
@@ -66,9 +67,13 @@ impl GrantSource {
     pub(crate) fn read(&self) -> Result<Grant, Error> {
         match &self.0 {
             Kind::Fixed(grant) => Ok(grant.clone()),
-            Kind::Read(read) => read().map_err(|error| match error.downcast() {
-                Ok(error) => *error,
-                Err(error) => Error::Grant(GrantError(error.into())),
+            Kind::Read(read) => read().map_err(|error| {
+                let error = match error.downcast() {
+                    Ok(error) => *error,
+                    Err(error) => Error::Grant(GrantError(error.into())),
+                };
+                warn!(target: LOG, "the grant source failed: {error}");
+                error
             }),
         }
     }

@@ -76,7 +76,8 @@
 //!
 //! # Testing
 //!
-//! A mock server stands in for WeSeeDo; the example `testing` needs none.
+//! This test uses a mock server. The example `testing` also shows tests without a server, with
+//! middleware in [`Builder::http`] that answers all requests.
 //!
 //! ```
 //! use weseedo_auth::{Authenticator, Environment, Grant};
@@ -132,27 +133,27 @@
 //! pause after failed fetches | none after the first; then 100 ms, 200 ms and so on to 2 s (transient) or 1 s, 2 s and so on to 30 s (permanent); minus a random 0 to 25 %
 //! `Retry-After` | obeyed from the first failure on, for 1 h at most, plus a random 0 to 10 %
 //! failure remembered | for 60 s after its pause
-//! token that replaced a refused one | stays 10 s
+//! token that replaced a refused one | stays at least 10 s, even if it is refused too
 //! next try while a refused token stays in use | after 1.5 to 2 s, or `Retry-After` if longer
 //!
 //! time limit | covers
 //! ---|---
-//! [`timeout`](Builder::timeout) | a `get_token` or renewal: all look-ups, proxies, TLS, waiting, attempts and pauses
+//! [`timeout`](Builder::timeout) (10 s) | a `get_token`, or a renewal in the background: all look-ups, proxies, TLS, waiting, attempts and pauses
 //! half of `timeout`, then half of the remaining time | each attempt but the last
 //! the least of 3 s, `timeout` and half of the token's remaining time | a [renewal by the caller](Builder::renew_in_background), in one attempt
-//! `timeout` + 1 s | a fetch that a `fork` left without its thread
+//! `timeout` + 1 s | in a forked child, the wait for a fetch whose thread is in the parent
 //! 10 s, then 60 s | an API call's connection, then the head of its answer
 //! none | the body of an API answer; hooks, loggers and sources
 //!
-//! Where the system gives no thread, the look-up of a host name has no limit (without `wipe`, the
-//! fetch fails).
+//! If a thread can't be started, the look-up of a host name has no limit (without `wipe`, the fetch
+//! fails).
 //!
 //! # Limits
 //!
 //! - A hook, a logger or a source must not take a lock that the caller of `get_token` holds. A
 //!   source must not use its own agent.
-//! - A `fork` while other threads use the [`Authenticator`] can leave the cache's lock taken in
-//!   the child.
+//! - `fork`: create the [`Authenticator`] in the child. A `fork` while other threads use one can
+//!   leave its lock taken in the child, whose calls then hang.
 //! - Root certificates that [`Builder::http`] sets replace the built-in ones. Token requests keep
 //!   them until a restart.
 //! - `openssl req -x509` makes a CA, which rustls refuses as a server's certificate. Add
@@ -161,9 +162,9 @@
 //!   `ip_family` in [`Builder::http`].
 //! - `NO_PROXY` takes `host`, `.domain`, `*.domain`, `prefix*` and `*`, separated by commas without
 //!   spaces. Entries with a port or a network match nothing.
-//! - The crate wipes its own copies of secrets and tokens, and ureq's plaintext buffers. These are
-//!   not wiped: the stack, keys, the kernel's buffers, your own agents, rustls's copies of an
-//!   answer, and ureq's copy of a call's header.
+//! - The crate wipes its own copies of secrets and tokens and, with `wipe`, ureq's plaintext
+//!   buffers. These are not wiped: the stack, TLS keys, the kernel's buffers, buffers of agents
+//!   that you make, rustls's copies of an answer, and ureq's copy of a call's header.
 //! - The old secret of a rotated grant stays in memory until its token has expired, and for a
 //!   minute after its last failure. The next fetch then wipes it.
 //! - `ureq_proto` logs tokens at `trace`: set the filter `ureq_proto=debug`.

@@ -12,7 +12,8 @@ pub struct Status {
     pub remaining: Option<Duration>,
     /// The error of the last fetch or renewal, if it failed. A success clears it.
     pub last_error: Option<Error>,
-    /// How long until the endpoint is asked again, while it is left alone after failures.
+    /// How long until the endpoint is asked again, while it is left alone after failures; `None`
+    /// after a single failure, because no pause follows it.
     pub retry_in: Option<Duration>,
     /// Whether a fetch or renewal is running.
     pub fetching: bool,

@@ -9,10 +9,10 @@ use std::env;
 use std::mem;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use weseedo_auth::Grant;
+use weseedo_auth::{Grant, GrantSource};
 
 use crate::support::{HOUR, Server, answer, token_answer};
 
@@ -74,10 +74,63 @@ fn dumped(log: &[Entry]) -> String {
     rows.filter_map(|entry| entry.text.get(41..)).collect()
 }
 
-// The only test that sets a logger in this process, because a process has only one.
+/// Sets the logger, of which a process has only one. The tests that use it run one after another.
+fn recording() -> MutexGuard<'static, ()> {
+    static RECORDING: Mutex<()> = Mutex::new(());
+    let guard = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = log::set_logger(&RECORDER);
+    guard
+}
+
+#[test]
+fn log_tells_the_story() {
+    let _recording = recording();
+    log::set_max_level(LevelFilter::Debug);
+    let server = Server::answering(|n| match n {
+        1 | 6 => token_answer("t", HOUR),
+        _ => answer("503 Busy", "", ""),
+    });
+    let authenticator = server.builder().build().unwrap();
+    let grant = Grant::client_credentials("id", CLIENT_SECRET);
+    let token = authenticator.get_token(&grant).unwrap();
+    authenticator.invalidate(&grant, &token);
+    authenticator.clear();
+    for _ in 0..2 {
+        let _ = authenticator.get_token(&grant);
+    }
+    let source = GrantSource::new(|| Err("the vault is closed".into()));
+    authenticator.bearer(source).token().unwrap_err();
+
+    let log = mem::take(&mut *RECORDER.0.lock().unwrap());
+    let story = log.iter().filter(|entry| entry.target == "weseedo_auth").map(|entry| {
+        let text = entry.text.trim_start_matches("client \"id\": ");
+        let words: Vec<_> = text.split_whitespace().take(3).collect();
+        format!("{} {}", entry.level, words.join(" "))
+    });
+    let expected = [
+        "DEBUG requesting a token",
+        "DEBUG asking again in",
+        "DEBUG requesting a token",
+        "DEBUG obtained a token",
+        "WARN the API refused",
+        "DEBUG requesting a token",
+        "DEBUG asking again in",
+        "DEBUG requesting a token",
+        "DEBUG asking again in",
+        "DEBUG requesting a token",
+        "DEBUG requesting a token",
+        "DEBUG asking again in",
+        "DEBUG requesting a token",
+        "DEBUG obtained a token",
+        "INFO tokens can be",
+        "WARN the grant source",
+    ];
+    assert_eq!(story.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn secrets_are_logged_only_where_the_docs_say_so() {
-    log::set_logger(&RECORDER).unwrap();
+    let _recording = recording();
 
     let log = log_of_everything(LevelFilter::Debug);
     assert!(log.iter().any(|entry| entry.target.starts_with("weseedo_auth")));

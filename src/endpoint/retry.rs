@@ -2,10 +2,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use log::debug;
+
 use crate::back_off;
 use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::event::LOG;
 use crate::source::{Fetched, TokenRequest, TokenSource};
 use crate::token::Token;
 
@@ -53,6 +56,8 @@ impl Endpoint {
                     _ => error,
                 });
             }
+            let client_id = request.grant.client_id();
+            debug!(target: LOG, "client {client_id:?}: asking again in {wait:.1?}: {error}");
             if error.status().is_some() {
                 // When this error is returned, its `Retry-After` has been waited for.
                 answer = Some(error.with_retry_after(None));

@@ -201,3 +201,18 @@ fn successful_rotation_reports_no_failure() {
         "the status is that of the new grant"
     );
 }
+
+#[test]
+fn source_is_asked_again_after_clear() {
+    let world = World::new();
+    let (agent, asked) = world.agent(|n| Ok(grant(&format!("wrong-{n}"))));
+    for _ in 0..50 {
+        world.call(&agent).unwrap_err();
+    }
+    let before = asked.load(Ordering::SeqCst);
+    world.reset(&format!("wrong-{before}"));
+    world.call(&agent).unwrap_err();
+    assert_eq!(asked.load(Ordering::SeqCst), before, "the source is left alone");
+    world.authenticator.clear();
+    world.call(&agent).unwrap();
+}

@@ -83,7 +83,12 @@ fn mistakes_are_named_and_end_with_2() {
         (&[], &[sandbox], "no grant: set WESEEDO_CLIENT_ID"),
         (&[], &[sandbox, ID], "no grant: set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET"),
         (&["--verbos"], &[sandbox], "invalid option '--verbos' (see --help)"),
-        (&["chek"], &[sandbox], "\"chek\" is not check or demo (see --help)"),
+        (&["chek"], &[], "\"chek\" is not check, demo or help (see --help)"),
+        (
+            &["--environment", "test"],
+            &[],
+            "--environment or WESEEDO_ENVIRONMENT: must be sandbox, production or a URL (see --help)",
+        ),
         (&["check", "demo"], &[sandbox], "unexpected argument \"demo\" (see --help)"),
         (
             &["--format", "xml"],
@@ -134,6 +139,7 @@ fn check_says_what_it_found_and_what_to_do_next() {
     let (text, _, status) = shown(&output);
     let docs = format!("look for tokenUrl in the OpenAPI document at {}/api/v2/docs", server.url());
     assert!(status == 2 && text.contains(&docs), "{text}");
+    assert!(text.contains("error:    token request rejected with status 404: "), "{text}");
 }
 
 #[test]
@@ -148,12 +154,15 @@ fn demo_shows_that_no_call_is_lost() {
 
 #[test]
 fn help_and_version_are_printed() {
-    let output = run(&["check", "--help"], &[]);
-    let (text, error, status) = shown(&output);
-    assert!(
-        text.starts_with("Prints an access token") && text.lines().all(|line| line.len() <= 100)
-    );
-    assert_eq!((error, status), ("", 0));
+    for arguments in [&["check", "--help"][..], &["help"], &["-h"]] {
+        let output = run(arguments, &[]);
+        let (text, error, status) = shown(&output);
+        assert!(
+            text.starts_with("Prints an access token")
+                && text.lines().all(|line| line.len() <= 100)
+        );
+        assert_eq!((error, status), ("", 0));
+    }
     let version = concat!("weseedo-token ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(shown(&run(&["-V"], &[])), (version, "", 0));
 }

@@ -66,25 +66,26 @@ fn read(mut parser: Parser) -> Result<Command, lexopt::Error> {
             argument => return Err(argument.unexpected()),
         }
     }
-    if command.as_deref() == Some("demo") {
-        return Ok(Command::Demo);
+    match command.as_deref() {
+        None | Some("check") => {}
+        Some("demo") => return Ok(Command::Demo),
+        Some("help") => return Ok(Command::Help),
+        Some(other) => return Err(format!("{other:?} is not check, demo or help").into()),
     }
     let environment = environment.or_else(|| variable("WESEEDO_ENVIRONMENT"));
     let environment = environment.ok_or("set --environment or WESEEDO_ENVIRONMENT")?;
     let token_path = token_path.or_else(|| variable("WESEEDO_TOKEN_PATH"));
+    let not_known =
+        |_| "--environment or WESEEDO_ENVIRONMENT: must be sandbox, production or a URL";
     let settings = Settings {
-        environment: environment.parse()?,
+        environment: environment.string()?.parse().map_err(not_known)?,
         token_path: token_path.map(ValueExt::string).transpose()?,
         store: store.or_else(|| variable("WESEEDO_TOKEN_DIR")).map(PathBuf::from),
         refresh,
         format,
         verbose,
     };
-    match command.as_deref() {
-        None => Ok(Command::Token(settings)),
-        Some("check") => Ok(Command::Check(settings)),
-        Some(other) => Err(format!("{other:?} is not check or demo").into()),
-    }
+    Ok(if command.is_some() { Command::Check(settings) } else { Command::Token(settings) })
 }
 
 /// An empty variable counts as unset.

@@ -69,12 +69,13 @@ fn report(
         1.. => format!("clock:    the server's is {ahead} s ahead"),
         _ => format!("clock:    the server's is {} s behind", -ahead),
     }));
-    if let Ok(token) = outcome {
-        let (seconds, expires) = (token.remaining().as_secs(), rfc3339(token.expires_at()));
-        lines.push(format!(
-            "token:    valid for {seconds} s, until {expires} by the server's clock"
-        ));
-    }
+    lines.push(match outcome {
+        Ok(token) => {
+            let (seconds, expires) = (token.remaining().as_secs(), rfc3339(token.expires_at()));
+            format!("token:    valid for {seconds} s, until {expires} by the server's clock")
+        }
+        Err(error) => format!("error:    {}", Failure::from(error.clone()).text),
+    });
     lines.join("\n") + "\n"
 }
 
@@ -103,6 +104,7 @@ fn advice(outcome: &Result<Token, Error>, docs: &str) -> String {
         Err(Error::Transport(error)) if error.is_certificate() => {
             "check the local clock, and whether a proxy replaces certificates".to_owned()
         }
+        Err(Error::Unavailable { .. }) => "the server is reachable: try again later".to_owned(),
         Err(error) if error.is_transient() => "try again later; check network and proxy".to_owned(),
         Err(_) => "check the settings, and any proxy".to_owned(),
     }
