@@ -262,14 +262,14 @@ impl Authenticator {
     /// newer token.
     ///
     /// Threads that had the same token refused may all call this; one new token is fetched for all
-    /// of them. That token is kept for at least 10 s after its arrival, so that an API path that
-    /// refuses every token costs one token request in 10 s instead of one for each call. A token
-    /// that was requested before the refusal is not kept, because it may have been revoked as well.
+    /// of them. That token is kept for a while (see [Timing](crate#timing)), so that an API path
+    /// that refuses every token doesn't cost a token request for each call. A token that was
+    /// requested before the refusal is not kept, because it may have been revoked as well.
     /// [`with_token`](Self::with_token) and [`Bearer`](super::Bearer) call this on their own.
     ///
     /// A token that is dropped is also removed from the store, if there is one, and is never loaded
-    /// from there again. The call waits for a slow store for 100 ms at most; the removal goes on in
-    /// a thread.
+    /// from there again. The call waits only briefly for a slow store; the removal goes on in a
+    /// thread.
     pub fn invalidate(&self, grant: &Grant, token: &Token) {
         self.invalidate_at(grant, token, Moment::now());
     }
