@@ -46,6 +46,19 @@ pub(crate) trait Recovery: Clone + Send + 'static {
     /// Returns the token of another grant, or why there is none; `None` if there is no other grant.
     /// Takes no longer than `time`.
     fn recover(&self, rejected: &Grant, time: Duration) -> Option<Result<Token, Error>>;
+
+    /// Recovers if `outcome` is the rejection of `grant`.
+    fn after(
+        &self,
+        outcome: &Result<Token, Error>,
+        grant: &Grant,
+        time: Duration,
+    ) -> Option<Result<Token, Error>> {
+        match outcome {
+            Err(Error::Rejected { .. }) => self.recover(grant, time),
+            _ => None,
+        }
+    }
 }
 
 /// A grant that never changes.
@@ -125,7 +138,8 @@ impl Authenticator {
                 }
                 Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
                     Waited::Outcome(outcome) => {
-                        return recovered(outcome, grant, recovery, clock().until(deadline()));
+                        let recovered = recovery.after(&outcome, grant, clock().until(deadline()));
+                        return recovered.unwrap_or(outcome);
                     }
                     Waited::StartOver => now = clock(),
                     // The flight may have landed in this very moment.
@@ -135,7 +149,10 @@ impl Authenticator {
                     }
                     Waited::OwnFlight => return Err(Error::Config(ConfigError::Reentrant)),
                 },
-                Claim::Failed(error) => return recovered(Err(error), grant, recovery, time),
+                Claim::Failed(error) => {
+                    let outcome = Err(error);
+                    return recovery.after(&outcome, grant, time).unwrap_or(outcome);
+                }
                 Claim::Fetch(lead) => {
                     let (deadline, retries) = (deadline(), self.0.retries);
                     let request = TokenRequest { grant, current: None, deadline, retries };
@@ -199,12 +216,7 @@ impl Authenticator {
         let now = clock();
         let had_failed = self.0.cache.status(request.grant, now).last_error.is_some();
         let served = lead.land(landing(&outcome, request, now), now);
-        let recovered = match &outcome {
-            Err(Error::Rejected { .. }) => {
-                recovery.recover(request.grant, now.until(request.deadline))
-            }
-            _ => None,
-        };
+        let recovered = recovery.after(&outcome, request.grant, now.until(request.deadline));
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
             let elapsed = start.until(now.monotonic);
@@ -334,19 +346,6 @@ impl Authenticator {
     /// store keeps its tokens.
     pub fn clear(&self) {
         self.0.cache.clear();
-    }
-}
-
-/// Goes on with another grant if `grant` was rejected and there is one.
-fn recovered(
-    outcome: Result<Token, Error>,
-    grant: &Grant,
-    recovery: &impl Recovery,
-    time: Duration,
-) -> Result<Token, Error> {
-    match outcome {
-        Err(Error::Rejected { .. }) => recovery.recover(grant, time).unwrap_or(outcome),
-        outcome => outcome,
     }
 }
 

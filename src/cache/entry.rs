@@ -215,18 +215,17 @@ impl Known {
 
     /// The token that callers get, if there is one.
     pub(super) fn valid_token(&self, now: Moment) -> Option<&Token> {
-        match self {
-            Self::Token(cached) => Some(&cached.token).filter(|_| cached.is_valid(now)),
-            Self::Nothing | Self::Failed(_) => None,
-        }
+        self.cached().filter(|cached| cached.is_valid(now)).map(|cached| &cached.token)
     }
 
     /// The token, also a refused one, unless it has expired.
     pub(super) fn unexpired_token(&self, now: Moment) -> Option<&Token> {
+        self.cached().map(|cached| &cached.token).filter(|token| !token.lifetime().has_ended(now))
+    }
+
+    fn cached(&self) -> Option<&Cached> {
         match self {
-            Self::Token(cached) => {
-                Some(&cached.token).filter(|token| !token.lifetime().has_ended(now))
-            }
+            Self::Token(cached) => Some(cached),
             Self::Nothing | Self::Failed(_) => None,
         }
     }
