@@ -100,9 +100,14 @@ impl<In: Transport> Transport for LayeredTransport<In> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let output = &self.inner.buffers().output()[..amount];
-        let has = |text: &[u8]| output.windows(text.len()).any(|part| part == text);
-        let sent_to = has(b" HTTP/1.1\r\n")
-            .then(|| Some(self.uri.clone()).filter(|_| has(b"\r\nauthorization: ")));
+        // Only the head of a request is searched, and not its body.
+        let is_head = output
+            .split(|byte| *byte == b'\r')
+            .next()
+            .is_some_and(|line| line.ends_with(b" HTTP/1.1"));
+        let name = b"\r\nauthorization: ";
+        let has_token = || output.windows(name.len()).any(|part| part == name);
+        let sent_to = is_head.then(|| Some(self.uri.clone()).filter(|_| has_token()));
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
         self.inner.buffers().output()[..amount].zeroize();
         self.used = self.used.saturating_add(amount);
