@@ -74,34 +74,15 @@ pub(crate) fn string(raw: &str) -> Option<Zeroizing<String>> {
 /// The first character of a JSON string's content and how many bytes spell it; `None` at the end
 /// and for half an escape (RFC 8259 section 7).
 fn first_char(text: &str) -> Option<(char, usize)> {
-    let Some(escape) = text.strip_prefix('\\') else {
+    if !text.starts_with('\\') {
         return text.chars().next().map(|char| (char, char.len_utf8()));
-    };
-    let char = match escape.bytes().next()? {
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => {
-            let first = code_unit(&escape[1..])?;
-            if let Some(char) = char::from_u32(first.into()) {
-                return Some((char, 6));
-            }
-            let second = code_unit(escape.get(5..)?.strip_prefix("\\u")?)?;
-            let char = char::decode_utf16([first, second]).next()?.ok()?;
-            return Some((char, 12));
-        }
-        char @ (b'"' | b'\\' | b'/') => char.into(),
-        _ => return None,
-    };
-    Some((char, 2))
-}
-
-fn code_unit(text: &str) -> Option<u16> {
-    let digits = text.get(..4)?;
-    // `from_str_radix` would take a sign.
-    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+    }
+    // `\n`, `\u000a`, or two of the latter for one character. serde_json reads one escape at a time,
+    // so that its unwiped buffer never holds more than one character.
+    [2, 6, 12].into_iter().find_map(|length| {
+        let quoted = ["\"", text.get(..length)?, "\""].concat();
+        Some((serde_json::from_str(&quoted).ok()?, length))
+    })
 }
 
 #[cfg(test)]

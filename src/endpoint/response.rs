@@ -200,12 +200,11 @@ fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(&rfc2822, &Rfc2822).ok()
 }
 
+/// A clock that is set to a time before 1970 counts as 1970.
 fn utc(wall: SystemTime) -> OffsetDateTime {
-    let duration = |d: Duration| time::Duration::try_from(d).unwrap_or(time::Duration::MAX);
-    match wall.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => OffsetDateTime::UNIX_EPOCH.saturating_add(duration(since)),
-        Err(before) => OffsetDateTime::UNIX_EPOCH.saturating_sub(duration(before.duration())),
-    }
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = since.try_into().unwrap_or(time::Duration::MAX);
+    OffsetDateTime::UNIX_EPOCH.saturating_add(since)
 }
 
 #[cfg(test)]

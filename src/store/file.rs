@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
 use std::io::{self, ErrorKind, Write};
 #[cfg(unix)]
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
@@ -172,22 +172,10 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// can swap in a link or a pipe. Opened for writing too, because a pipe would block its reader, and
 /// because NFS locks only such files.
 fn open(path: &Path) -> io::Result<Option<File>> {
-    // Another process may replace the file between the two looks.
-    for _ in 0..100 {
-        let opened = if_there(OpenOptions::new().read(true).write(true).open(path))?;
-        let named = if_there(fs::symlink_metadata(path))?;
-        let (Some(file), Some(named)) = (opened, named) else { return Ok(None) };
-        let opened = file.metadata()?;
-        if !named.is_file() || !opened.is_file() {
-            break;
-        }
-        #[cfg(unix)]
-        if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
-            continue;
-        }
-        return Ok(Some(file));
-    }
-    Ok(None)
+    let file = if_there(OpenOptions::new().read(true).write(true).open(path))?;
+    let is_regular = |file: &File| file.metadata().is_ok_and(|data| data.is_file());
+    let is_named = fs::symlink_metadata(path).is_ok_and(|data| data.is_file());
+    Ok(file.filter(|file| is_named && is_regular(file)))
 }
 
 /// Creates a file for its owner only. Neither opens a file that exists nor follows a link.
@@ -203,21 +191,16 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    if path.is_dir() || path.as_os_str().is_empty() {
         return Ok(());
     }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_directory(parent)?;
-    }
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
+    path.parent().map_or(Ok(()), make_directory)?;
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     builder.mode(0o700);
-    match builder.create(path) {
-        // Another process has created the directory meanwhile.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        created => created?,
-    }
+    // `recursive` accepts a directory that another process has created meanwhile.
+    builder.recursive(true).create(path)?;
+    // The umask may have cleared bits of the mode.
     #[cfg(unix)]
     fs::set_permissions(path, Permissions::from_mode(0o700))?;
     Ok(())

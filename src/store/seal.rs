@@ -15,8 +15,7 @@ const NAME_LENGTH: usize = 32;
 const KEY_LENGTH: usize = 32;
 /// The length of the part before the access token: its `expires`, when it was fetched, and its
 /// lifetime.
-const HEAD_LENGTH: usize = 16 + 2 * DURATION_LENGTH;
-const DURATION_LENGTH: usize = 12;
+const HEAD_LENGTH: usize = 16 + 8 + 8;
 /// The longest value that is opened, in bytes. An answer of the token endpoint has at most half of
 /// that.
 pub(super) const MAX_SEALED: usize = 32 * 1024;
@@ -39,10 +38,6 @@ pub(super) struct Opened {
 
 impl Seal {
     pub(super) fn new(token_endpoint: &str, grant: &Grant) -> Self {
-        Self::of_format(FORMAT, token_endpoint, grant)
-    }
-
-    fn of_format(format: &[u8], token_endpoint: &str, grant: &Grant) -> Self {
         let (client_id, client_secret) = (grant.client_id(), grant.client_secret().expose());
         let (secrets, info) = match grant.user() {
             None => (
@@ -57,7 +52,7 @@ impl Seal {
         let mut name_and_key = Box::new(Zeroizing::new([0; NAME_LENGTH + KEY_LENGTH]));
         // RFC 5869 section 2.3: only more than 255 times the length of a hash is too long.
         #[expect(clippy::expect_used, reason = "proven above")]
-        Salt::new(HKDF_SHA256, format)
+        Salt::new(HKDF_SHA256, FORMAT)
             .extract(&secrets)
             .expand(&[&info], NameAndKey)
             .and_then(|okm| okm.fill(&mut **name_and_key))
@@ -89,8 +84,8 @@ impl Seal {
         value.extend(nonce);
         value.extend(token.expires_at().unix_timestamp_nanos().to_be_bytes());
         let fetched = token.lifetime().start().wall.duration_since(SystemTime::UNIX_EPOCH);
-        value.extend(duration_to_bytes(fetched.unwrap_or_default()));
-        value.extend(duration_to_bytes(token.lifetime().length()));
+        value.extend(milliseconds(fetched.unwrap_or_default()).to_be_bytes());
+        value.extend(milliseconds(token.lifetime().length()).to_be_bytes());
         value.extend(access_token);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let text = &mut value[NONCE_LEN..];
@@ -112,12 +107,13 @@ impl Seal {
         let (expires, text) = text.split_first_chunk()?;
         let (fetched, text) = text.split_first_chunk()?;
         let (lifetime, text) = text.split_first_chunk()?;
+        let duration = |bytes: &[u8; 8]| Duration::from_millis(u64::from_be_bytes(*bytes));
         Some(Opened {
             access_token: Zeroizing::new(str::from_utf8(text).ok()?.to_owned()),
             expires: OffsetDateTime::from_unix_timestamp_nanos(i128::from_be_bytes(*expires))
                 .ok()?,
-            fetched: SystemTime::UNIX_EPOCH.checked_add(duration_from_bytes(fetched)?)?,
-            lifetime: duration_from_bytes(lifetime)?,
+            fetched: SystemTime::UNIX_EPOCH.checked_add(duration(fetched))?,
+            lifetime: duration(lifetime),
         })
     }
 }
@@ -147,18 +143,9 @@ fn framed(texts: &[&str]) -> Zeroizing<Vec<u8>> {
     framed
 }
 
-fn duration_to_bytes(duration: Duration) -> [u8; DURATION_LENGTH] {
-    let mut bytes = [0; DURATION_LENGTH];
-    bytes[..8].copy_from_slice(&duration.as_secs().to_be_bytes());
-    bytes[8..].copy_from_slice(&duration.subsec_nanos().to_be_bytes());
-    bytes
-}
-
-fn duration_from_bytes(bytes: &[u8; DURATION_LENGTH]) -> Option<Duration> {
-    let (secs, nanos) = bytes.split_first_chunk()?;
-    let nanos = u32::from_be_bytes(nanos.try_into().ok()?);
-    // `Duration::new` panics if more nanoseconds overflow the seconds.
-    (nanos < 1_000_000_000).then(|| Duration::new(u64::from_be_bytes(*secs), nanos))
+/// Whole milliseconds, at most `u64::MAX`.
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -203,8 +190,8 @@ mod tests {
     #[test]
     fn value_is_known() {
         let value = concat!(
-            "000102030405060708090a0b9298503cd13d313b53c198d522130fdef8ac93b8552eb6704e10e4e16398c9de",
-            "93283768cf57d16a5eaf16cf30871f1be61d6aeda218594288720edf08d8ee"
+            "000102030405060708090a0b9298503cd13d313b53c198d522130fdef8ac92c62659969353dd81e163ae2f6e",
+            "f71b0a48fa6eb3296885b0f278c3f4aabdc83a54d71aab"
         );
         let value: Vec<_> = (0..value.len() / 2)
             .map(|i| u8::from_str_radix(&value[2 * i..2 * i + 2], 16).unwrap())
@@ -224,7 +211,8 @@ mod tests {
             let opened = seal.open(&seal.seal(&token).unwrap()).unwrap();
             assert_eq!(*opened.access_token, ACCESS_TOKEN);
             assert_eq!(opened.expires, token.expires_at());
-            assert_eq!(opened.fetched, token.lifetime().start().wall);
+            let fetched = token.lifetime().start().wall;
+            assert!(fetched.duration_since(opened.fetched).unwrap() < Duration::from_millis(1));
             assert_eq!(opened.lifetime, token.lifetime().length());
         }
     }
@@ -236,11 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_the_grant_the_endpoint_and_the_format_count() {
+    fn every_part_of_the_grant_and_the_endpoint_counts() {
         let seal = Seal::new(ENDPOINT, &user());
         let value = seal.seal(&token()).unwrap();
         for other in [
-            Seal::of_format(b"weseedo-auth token store, format 2", ENDPOINT, &user()),
             Seal::new(ENDPOINT, &client()),
             Seal::new("https://api.weseedo.nl/api/oauth2/token", &user()),
             Seal::new(ENDPOINT, &Grant::password("ID", "s3cr3t", "jan", "p4ss")),
@@ -301,15 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn durations_out_of_range_do_not_open() {
-        let bytes = |secs: u64, nanos: u32| {
-            let mut bytes = [0; DURATION_LENGTH];
-            bytes[..8].copy_from_slice(&secs.to_be_bytes());
-            bytes[8..].copy_from_slice(&nanos.to_be_bytes());
-            bytes
-        };
-        assert_eq!(duration_from_bytes(&bytes(5, 7)), Some(Duration::new(5, 7)));
-        assert_eq!(duration_from_bytes(&bytes(u64::MAX, 1_000_000_000)), None);
-        assert_eq!(duration_to_bytes(Duration::MAX), bytes(u64::MAX, 999_999_999));
+    fn times_out_of_range_do_no_harm() {
+        assert_eq!(milliseconds(Duration::MAX), u64::MAX);
+        let (start, length) = (Moment::now(), Duration::MAX);
+        let expires = OffsetDateTime::from_unix_timestamp(253_402_300_799).unwrap();
+        let token = Token::new(ACCESS_TOKEN, expires, Span::new(start, length));
+        let seal = Seal::new(ENDPOINT, &client());
+        let opened = seal.open(&seal.seal(&token).unwrap()).unwrap();
+        assert_eq!(opened.lifetime, Duration::from_millis(u64::MAX));
     }
 }
