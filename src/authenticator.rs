@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,11 +42,23 @@ const INLINE_RENEWAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Authenticator(pub(crate) Arc<Shared>);
 
-/// How a call goes on after its grant was rejected.
-pub(crate) trait Recovery: Clone + Send + 'static {
+/// Who gets a token: the clock that counts, and how to go on after the grant was rejected.
+pub(crate) trait Caller: Clone + Send + 'static {
+    fn now(&self) -> Moment {
+        Moment::now()
+    }
+
     /// Returns the token of another grant, or why there is none; `None` if there is no other grant.
-    /// Takes no longer than `time`.
-    fn recover(&self, rejected: &Grant, time: Duration) -> Option<Result<Token, Error>>;
+    /// Takes no longer than `time`. `is_answer` tells the endpoint's answer to this very caller
+    /// from an outcome that the caller shares.
+    fn recover(
+        &self,
+        _: &Grant,
+        _time: Duration,
+        _is_answer: bool,
+    ) -> Option<Result<Token, Error>> {
+        None
+    }
 
     /// Recovers if `outcome` is the rejection of `grant`.
     fn after(
@@ -53,20 +66,17 @@ pub(crate) trait Recovery: Clone + Send + 'static {
         outcome: &Result<Token, Error>,
         grant: &Grant,
         time: Duration,
+        is_answer: bool,
     ) -> Option<Result<Token, Error>> {
         match outcome {
-            Err(Error::Rejected { .. }) => self.recover(grant, time),
+            Err(Error::Rejected { .. }) => self.recover(grant, time, is_answer),
             _ => None,
         }
     }
 }
 
-/// A grant that never changes.
-impl Recovery for () {
-    fn recover(&self, _: &Grant, _: Duration) -> Option<Result<Token, Error>> {
-        None
-    }
-}
+/// A caller with a grant that never changes.
+impl Caller for () {}
 
 pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
@@ -115,18 +125,17 @@ impl Authenticator {
     /// - [`Error::Config`]: a logger or middleware called `get_token` for the grant whose token was
     ///   being fetched in its thread.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
-        self.get_token_by(self.0.timeout, grant, Moment::now, &())
+        self.get_token_for(&(), grant, self.0.timeout)
     }
 
-    /// [`get_token`](Self::get_token) by the given clock, and with a recovery from rejected grants.
-    pub(crate) fn get_token_by(
+    /// [`get_token`](Self::get_token) for a caller that has `time`.
+    pub(crate) fn get_token_for(
         &self,
-        time: Duration,
+        caller: &impl Caller,
         grant: &Grant,
-        clock: impl Fn() -> Moment + Clone + Send + 'static,
-        recovery: &impl Recovery,
+        time: Duration,
     ) -> Result<Token, Error> {
-        let start = clock();
+        let start = caller.now();
         let mut now = start;
         // Not computed for a hit, which needs no deadline.
         let deadline = || start.monotonic + time;
@@ -134,29 +143,27 @@ impl Authenticator {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
-                    return Ok(self.renew(token, lead, grant, deadline(), &clock, recovery));
+                    return Ok(self.renew(token, lead, grant, deadline(), caller));
                 }
-                Claim::Wait(flight) => match flight.wait(deadline(), &clock) {
+                Claim::Wait(flight) => match flight.wait(deadline(), || caller.now()) {
                     Waited::Outcome(outcome) => {
-                        let recovered = recovery.after(&outcome, grant, clock().until(deadline()));
-                        return recovered.unwrap_or(outcome);
+                        let time = caller.now().until(deadline());
+                        return caller.after(&outcome, grant, time, false).unwrap_or(outcome);
                     }
-                    Waited::StartOver => now = clock(),
+                    Waited::StartOver => now = caller.now(),
                     // The flight may have landed in this very moment.
                     Waited::TimedOut => {
-                        let token = self.0.cache.unexpired_token(grant, clock());
+                        let token = self.0.cache.unexpired_token(grant, caller.now());
                         return token.ok_or_else(|| self.0.endpoint.timed_out(time));
                     }
                     Waited::OwnFlight => return Err(Error::Config(ConfigError::Reentrant)),
                 },
                 Claim::Failed(error) => {
                     let outcome = Err(error);
-                    return recovery.after(&outcome, grant, time).unwrap_or(outcome);
+                    return caller.after(&outcome, grant, time, false).unwrap_or(outcome);
                 }
                 Claim::Fetch(lead) => {
-                    let (deadline, retries) = (deadline(), self.0.retries);
-                    let request = TokenRequest { grant, current: None, deadline, retries };
-                    return self.fetch(lead, &request, &clock, recovery);
+                    return self.fetch(lead, grant, None, deadline(), self.0.retries, caller);
                 }
             }
         }
@@ -171,28 +178,24 @@ impl Authenticator {
         lead: Lead,
         grant: &Grant,
         deadline: Instant,
-        clock: &(impl Fn() -> Moment + Clone + Send + 'static),
-        recovery: &impl Recovery,
+        caller: &impl Caller,
     ) -> Token {
         let unstarted = if self.0.renew_in_background {
-            let (this, grant, token) = (self.clone(), grant.clone(), token.clone());
-            let (clock, recovery) = (clock.clone(), recovery.clone());
+            let (this, caller) = (self.clone(), caller.clone());
+            let (grant, token) = (grant.clone(), token.clone());
             background::spawn(lead, move |lead| {
-                let (deadline, retries) = (clock().monotonic + this.0.timeout, this.0.retries);
-                let current = Some(&token);
-                let request = TokenRequest { grant: &grant, current, deadline, retries };
+                let (deadline, retries) = (caller.now().monotonic + this.0.timeout, this.0.retries);
                 // `fetch` has already logged the error and passed it to the event hook.
-                let _ = this.fetch(lead, &request, &clock, &recovery);
+                let _ = this.fetch(lead, &grant, Some(&token), deadline, retries, &caller);
             })
         } else {
             Err(lead)
         };
         let Err(lead) = unstarted else { return token };
-        let now = clock();
+        let now = caller.now();
         let time = inline_time(now.until(deadline), token.lifetime().remaining(now));
-        let (current, deadline) = (Some(&token), now.monotonic + time);
-        let request = TokenRequest { grant, current, deadline, retries: 0 };
-        self.fetch(lead, &request, clock, recovery).unwrap_or(token)
+        let deadline = now.monotonic + time;
+        self.fetch(lead, grant, Some(&token), deadline, 0, caller).unwrap_or(token)
     }
 
     /// Fetches a token for all callers that wait, then reports what happened.
@@ -200,34 +203,37 @@ impl Authenticator {
     fn fetch(
         &self,
         lead: Lead,
-        request: &TokenRequest<'_>,
-        clock: &impl Fn() -> Moment,
-        recovery: &impl Recovery,
+        grant: &Grant,
+        current: Option<&Token>,
+        deadline: Instant,
+        retries: u32,
+        caller: &impl Caller,
     ) -> Result<Token, Error> {
+        let (clock, store_failure) = (&|| caller.now(), Cell::default());
+        let request = TokenRequest { grant, current, deadline, retries, clock, store_failure };
         let start = clock();
         lead.led_by_this_thread();
-        let (outcome, from_store, store_failure) = match self.0.source.fetch(request, clock) {
-            Fetched::New { outcome, from_store, store_failure } => {
-                (outcome, from_store, store_failure)
-            }
+        let (outcome, from_store) = match self.0.source.fetch(&request) {
+            Ok(Fetched::New(token)) => (Ok(token), false),
+            Ok(Fetched::FromStore(token)) => (Ok(token), true),
             // Dropping the lead postpones the renewal.
-            Fetched::LeftToAnotherProcess(token) => return Ok(token),
+            Ok(Fetched::LeftToAnotherProcess(token)) => return Ok(token),
+            Err(error) => (Err(error), false),
         };
         let now = clock();
-        let had_failed = self.0.cache.status(request.grant, now).last_error.is_some();
-        let served = lead.land(landing(&outcome, request, now), now);
-        let recovered = recovery.after(&outcome, request.grant, now.until(request.deadline));
+        let had_failed = self.0.cache.status(grant, now).last_error.is_some();
+        let served = lead.land(landing(&outcome, now.until(deadline)), now);
+        let recovered = caller.after(&outcome, grant, now.until(deadline), true);
+        let client_id = grant.client_id();
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
             let elapsed = start.until(now.monotonic);
-            self.report(request, &outcome, from_store, served.as_ref(), elapsed, now);
+            self.report(&request, &outcome, from_store, served.as_ref(), elapsed, now);
             if had_failed && outcome.is_ok() {
-                let client_id = request.grant.client_id();
                 info!(target: LOG, "client {client_id:?}: tokens can be had again");
             }
         }
-        if let Some(error) = store_failure {
-            let client_id = request.grant.client_id();
+        if let Some(error) = request.store_failure.take() {
             (self.0.hook)(&Event::StoreFailed { client_id, error: &*error });
         }
         recovered.unwrap_or_else(|| served.map_or(outcome, Ok))
@@ -349,10 +355,10 @@ impl Authenticator {
     }
 }
 
-fn landing(outcome: &Result<Token, Error>, request: &TokenRequest<'_>, now: Moment) -> Landing {
+fn landing(outcome: &Result<Token, Error>, time: Duration) -> Landing {
     match outcome.clone() {
         Ok(token) => Landing::Token(token),
-        Err(error) if now.until(request.deadline) < NO_TIME => Landing::OutOfTime(error.into()),
+        Err(error) if time < NO_TIME => Landing::OutOfTime(error.into()),
         Err(error) => Landing::Failed(error.into()),
     }
 }

@@ -7,9 +7,9 @@ use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::{Agent, Body, SendBody};
 
-use crate::authenticator::{Authenticator, Recovery};
-use crate::back_off;
-use crate::clock::{Moment, Span};
+use crate::authenticator::{Authenticator, Caller};
+use crate::clock::Moment;
+use crate::endpoint::take_has_sent_token;
 use crate::error::Error;
 use crate::grant::Grant;
 use crate::grant_source::GrantSource;
@@ -21,8 +21,9 @@ use crate::token::Token;
 ///
 /// A source is asked before the first use, and again whenever the token endpoint rejects the
 /// current grant, also when a renewal is rejected. If the source then gives another grant, the call
-/// goes on with that one, once. After several rejected grants in a row, the source is left alone
-/// for 1 to 30 s, or until [`forget`](Authenticator::forget) or [`clear`](Authenticator::clear).
+/// goes on with that one, once. If that grant is rejected too, the source is not asked again before
+/// the next token request. Repeated failures delay token requests by 1 to 30 s;
+/// [`forget`](Authenticator::forget) and [`clear`](Authenticator::clear) end the delay.
 ///
 /// # As middleware
 ///
@@ -50,16 +51,8 @@ pub struct Bearer {
 struct State {
     /// The grant in use; `None` before the source was asked.
     grant: Option<Grant>,
-    rejected: Option<Rejected>,
-}
-
-/// New grants that the endpoint rejected.
-struct Rejected {
-    last: Grant,
-    /// The number of different ones in a row.
-    count: u32,
-    /// While this lasts, the source is not asked for another grant.
-    pause: Span,
+    /// Whether the endpoint rejected the last new grant too.
+    is_next_rejected: bool,
 }
 
 impl Authenticator {
@@ -92,7 +85,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed(), rejected: None };
+        let state = State { grant: source.fixed(), is_next_rejected: false };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -125,13 +118,7 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        let (grant, timeout) = (self.grant()?, self.authenticator.0.timeout);
-        // A success, `forget` and `clear` end the pause.
-        let is_over = |_: &mut Rejected| self.authenticator.status(&grant).last_error.is_none();
-        let ended = self.state().rejected.take_if(is_over);
-        // Wiped after the lock is released.
-        drop(ended);
-        self.authenticator.get_token_by(timeout, &grant, Moment::now, self)
+        self.authenticator.get_token_for(self, &self.grant()?, self.authenticator.0.timeout)
     }
 
     /// Calls `call` with a token, and once more with another token if it returns
@@ -258,44 +245,36 @@ impl Bearer {
     }
 }
 
-impl Recovery for Bearer {
-    /// Goes on with another grant of the source. The rejected grant stays the current one while its
-    /// token is valid and the other grant gives none.
-    fn recover(&self, rejected: &Grant, time: Duration) -> Option<Result<Token, Error>> {
-        let now = Moment::now();
-        let (current, pause) = {
+impl Caller for Bearer {
+    /// Goes on with another grant of the source, which replaces the current one as soon as it has
+    /// given a token. Until then the failures of the current grant count. If the endpoint rejects
+    /// the other grant too, the source is not asked again while requests back off.
+    fn recover(
+        &self,
+        rejected: &Grant,
+        time: Duration,
+        is_answer: bool,
+    ) -> Option<Result<Token, Error>> {
+        let (current, is_paused) = {
             let state = self.state();
-            let pause = state.rejected.as_ref().map(|rejected| rejected.pause);
-            (state.grant.clone().filter(|grant| grant != rejected), pause)
+            (state.grant.clone(), state.is_next_rejected && !is_answer)
         };
         let next = match current {
             // Another thread has found a newer grant meanwhile.
-            Some(newer) => newer,
-            None if pause.is_some_and(|pause| !pause.has_ended(now)) => return None,
-            None => match self.source.read() {
+            Some(newer) if newer != *rejected => newer,
+            _ if is_paused => return None,
+            _ => match self.source.read() {
                 Ok(grant) if grant == *rejected => return None,
                 Ok(grant) => grant,
                 Err(error) => return Some(Err(error)),
             },
         };
-        let outcome = self.authenticator.get_token_by(time, &next, Moment::now, &());
-        let is_over = self.authenticator.status(rejected).remaining.is_none();
-        let is_next = outcome.is_ok() || is_over;
+        let outcome = self.authenticator.get_token_for(&(), &next, time);
         let mut state = self.state();
-        let replaced = is_next.then(|| state.grant.replace(next.clone()));
-        let counted = if let Err(error @ Error::Rejected { .. }) = &outcome {
-            let count = match &state.rejected {
-                Some(before) if before.last == next => before.count,
-                before => before.as_ref().map_or(0, |before| before.count).saturating_add(1),
-            };
-            let pause = Span::new(now, back_off::after_failure(count, error));
-            state.rejected.replace(Rejected { last: next, count, pause })
-        } else {
-            None
-        };
-        drop(state);
+        state.is_next_rejected = matches!(outcome, Err(Error::Rejected { .. }));
         // Wiped after the lock is released.
-        drop((replaced, counted));
+        let _unused = if outcome.is_ok() { state.grant.replace(next) } else { Some(next) };
+        drop(state);
         Some(outcome)
     }
 }
@@ -318,14 +297,14 @@ impl Middleware for Bearer {
         let slot = request.extensions().get::<Refused>().cloned();
 
         // Clears the record of an earlier request.
-        let _ = address.has_got_token();
+        let _ = take_has_sent_token();
         let result = next.handle(request);
         let is_refused = match &result {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             Err(error) => matches!(error, ureq::Error::StatusCode(401)),
         };
         // After a redirect, which drops the header, a 401 says nothing about the token.
-        if is_refused && address.has_got_token() {
+        if is_refused && take_has_sent_token() != Some(false) {
             self.refuse(&token);
             if let Some(slot) = slot {
                 let _ = slot.0.set(token);
@@ -373,11 +352,7 @@ impl Middleware for Repeat {
 
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bearer = f.debug_struct("Bearer");
-        if let Some(grant) = &self.state().grant {
-            bearer.field("grant", grant);
-        }
-        bearer.finish_non_exhaustive()
+        f.debug_struct("Bearer").field("grant", &self.state().grant).finish_non_exhaustive()
     }
 }
 
@@ -402,7 +377,7 @@ mod tests {
         let bearer = server.builder().build().unwrap().bearer(source);
         assert_eq!(bearer.token().unwrap().access_token(), "t");
         let rejected = bearer.grant().unwrap();
-        let outcome = bearer.recover(&rejected, Duration::from_secs(10));
+        let outcome = bearer.recover(&rejected, Duration::from_secs(10), true);
         assert!(matches!(outcome, Some(Err(Error::Rejected { .. }))), "{outcome:?}");
         assert_eq!(bearer.token().unwrap().access_token(), "t");
         assert_eq!(server.connections(), 2);

@@ -6,33 +6,35 @@ mod quote;
 mod resolve;
 mod response;
 pub(crate) mod retry;
-#[cfg(feature = "wipe")]
+#[cfg_attr(not(feature = "wipe"), path = "endpoint/plain.rs")]
 mod transport;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{Level, debug, log_enabled, warn};
-use ureq::Agent;
-use ureq::middleware::Middleware;
+use ureq::config::Config;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 pub(crate) use crate::endpoint::address::Address;
 pub(crate) use crate::endpoint::http::Configure;
-use crate::endpoint::http::{HttpSettings, TokenHttp, warn_once};
 use crate::endpoint::response::MAX_BODY;
+use crate::endpoint::transport::KeptTls;
+pub(crate) use crate::endpoint::transport::take_has_sent_token;
 use crate::error::{ConfigError, Error, InvalidResponse, TransportError};
 use crate::event::LOG;
-use crate::grant::Grant;
 use crate::read;
+use crate::source::TokenRequest;
 use crate::token::Token;
 
 /// The token endpoint, and the API at the same origin.
 pub(crate) struct Endpoint {
     pub(crate) address: Address,
-    settings: HttpSettings,
-    http: TokenHttp,
+    configure: Configure,
+    /// The settings of token requests.
+    config: Config,
+    tls: KeptTls,
     /// The longest that one call takes, with its retries.
     timeout: Duration,
 }
@@ -43,29 +45,23 @@ impl Endpoint {
         configure: Configure,
         timeout: Duration,
     ) -> Result<Self, ConfigError> {
-        let settings = HttpSettings { configure, warned: AtomicBool::new(false) };
-        let http = settings.token_http(&address)?;
-        Ok(Self { address, settings, http, timeout })
-    }
-
-    /// An agent for API calls, with one middleware before the user's and one after them.
-    pub(crate) fn api_agent(&self, first: Option<impl Middleware>, last: impl Middleware) -> Agent {
-        self.settings.api_agent(&self.address, first, last)
+        let config = http::token_config(&address, &configure)?;
+        Ok(Self { address, configure, config, tls: KeptTls::default(), timeout })
     }
 
     /// Sends one token request and reads the answer. The text of a time-out names the time since
     /// `start`.
     fn fetch_once(
         &self,
-        grant: &Grant,
+        request: &TokenRequest<'_>,
         timeout: Duration,
         start: Moment,
-        clock: impl Fn() -> Moment,
     ) -> Result<Token, Error> {
+        let (grant, clock) = (request.grant, request.clock);
         warn_of_traced_secrets();
         let uri = self.address.uri();
         debug!(target: LOG, "client {:?}: requesting a token from {uri}", grant.client_id());
-        let own = self.http.config.timeouts().global;
+        let own = self.config.timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
         let unreached = |error| self.unreached(error, start.until(clock().monotonic));
         // ureq's own look-up panics if the system gives no thread.
@@ -75,9 +71,8 @@ impl Endpoint {
         }
         let body = grant.to_json();
         let sent = clock();
-        let request = self
-            .http
-            .agent()
+        // A new agent for each request, so that no cookie and no connection is kept.
+        let request = transport::token_agent(self.config.clone(), &self.tls)
             .post(uri)
             .header("accept", "application/json")
             .header("content-type", "application/json");
@@ -126,23 +121,20 @@ impl Endpoint {
 
     /// Adds the host, the port, the proxy and the time to an error of ureq.
     fn unreached(&self, error: ureq::Error, elapsed: Duration) -> Error {
-        let proxy = self.http.config.proxy().filter(|proxy| !proxy.is_no_proxy(self.address.uri()));
+        let proxy = self.config.proxy().filter(|proxy| !proxy.is_no_proxy(self.address.uri()));
         let proxy =
             proxy.map(|proxy| format!(" through the proxy {}:{}", proxy.host(), proxy.port()));
         let reason = match &error {
             ureq::Error::Timeout(ureq::Timeout::Global) => format!("timed out after {elapsed:.1?}"),
             ureq::Error::Timeout(phase) => format!("timed out after {elapsed:.1?} ({phase})"),
-            ureq::Error::Io(error) if error.to_string().contains("UnknownIssuer") => {
-                format!("{error}: to trust your own certification authority, use Builder::http")
-            }
             ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
         };
-        let place = self.address.host_and_port();
-        let text = format!(
-            "no answer from the token endpoint at {place}{}: {reason}",
-            proxy.unwrap_or_default()
-        );
+        let (place, proxy) = (self.address.host_and_port(), proxy.unwrap_or_default());
+        let mut text = format!("no answer from the token endpoint at {place}{proxy}: {reason}");
+        if reason.contains("UnknownIssuer") {
+            text += ": to trust your own certification authority, use Builder::http";
+        }
         Error::Transport(TransportError::new(text, error))
     }
 }
@@ -150,13 +142,12 @@ impl Endpoint {
 /// Warns once that ureq-proto logs the raw bytes of answers and the headers of requests.
 fn warn_of_traced_secrets() {
     static REPORTED: AtomicBool = AtomicBool::new(false);
-    if log_enabled!(target: "ureq_proto", Level::Trace) {
-        warn_once(&REPORTED, || {
-            warn!(
-                target: LOG,
-                "the log shows access tokens: ureq_proto is logged at trace, set the filter \
-                 ureq_proto=debug"
-            );
-        });
+    let is_shown = log_enabled!(target: "ureq_proto", Level::Trace);
+    if is_shown && !REPORTED.swap(true, Ordering::Relaxed) {
+        warn!(
+            target: LOG,
+            "the log shows access tokens: ureq_proto is logged at trace, set the filter \
+             ureq_proto=debug"
+        );
     }
 }

@@ -122,10 +122,8 @@ impl Error {
     /// itself failed.
     #[must_use]
     pub fn from_ureq(error: &ureq::Error) -> Option<&Self> {
-        match error {
-            ureq::Error::Other(error) => error.downcast_ref(),
-            _ => None,
-        }
+        let ureq::Error::Other(error) = error else { return None };
+        error.downcast_ref()
     }
 
     /// Wraps the error for an API call, whose errors are ureq's.
@@ -172,10 +170,8 @@ impl Error {
     /// Returns how long the server asks to be left alone, at most 1 h.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            _ => None,
-        }
+        let Self::Unavailable { retry_after, .. } = self else { return None };
+        *retry_after
     }
 }
 
@@ -199,7 +195,7 @@ impl TransportError {
     /// Returns whether a certificate was not accepted.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
-        self.tls_text().contains("certificate")
+        self.tls_text().is_some_and(|text| text.contains("certificate"))
     }
 
     fn is_transient(&self) -> bool {
@@ -212,50 +208,43 @@ impl TransportError {
             ureq::Error::ConnectProxyFailed(text) => {
                 !text.contains("responded 4") || text.contains("408") || text.contains("429")
             }
-            ureq::Error::Io(_) => !self.is_refused_by_tls(),
-            #[cfg(feature = "native-tls")]
-            ureq::Error::NativeTls(_) => !self.is_refused_by_tls(),
-            _ => false,
+            _ => self.tls_text().is_some_and(|text| {
+                let has_any = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
+                !has_any(&["certificate", "alert", "incompatible"])
+                    || has_any(&["not valid yet", "not yet valid", "notvalidyet"])
+            }),
         }
-    }
-
-    fn is_refused_by_tls(&self) -> bool {
-        let text = self.tls_text();
-        let has_any = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
-        has_any(&["certificate", "alert", "incompatible"])
-            && !has_any(&["not valid yet", "not yet valid", "notvalidyet"])
     }
 
     /// The lower-case text of an error that TLS may have caused. Only the text distinguishes these
     /// errors without a dependency on the TLS library.
-    fn tls_text(&self) -> String {
-        match self.ureq() {
-            ureq::Error::Io(error) => error.to_string().to_ascii_lowercase(),
+    fn tls_text(&self) -> Option<String> {
+        let text = match self.ureq() {
+            ureq::Error::Io(error) => error.to_string(),
             #[cfg(feature = "native-tls")]
-            ureq::Error::NativeTls(error) => error.to_string().to_ascii_lowercase(),
-            _ => String::new(),
-        }
+            ureq::Error::NativeTls(error) => error.to_string(),
+            _ => return None,
+        };
+        Some(text.to_ascii_lowercase())
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = |code, description| [code, description].into_iter().flatten();
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Grant(error) => error.fmt(f),
             Self::Transport(error) => error.fmt(f),
-            Self::Rejected { status, code, description } => {
-                write!(f, "token request rejected with status {status}")?;
-                words(code, description).try_for_each(|text| write!(f, ": {text}"))
-            }
-            Self::Unavailable { status, code, description, retry_after } => {
-                write!(f, "token endpoint unavailable, status {status}")?;
-                words(code, description).try_for_each(|text| write!(f, ": {text}"))?;
-                match retry_after {
-                    Some(wait) => write!(f, ": try again in {} s", wait.as_secs_f64().ceil()),
-                    None => Ok(()),
-                }
+            Self::Rejected { status, code, description }
+            | Self::Unavailable { status, code, description, .. } => {
+                f.write_str(match self {
+                    Self::Rejected { .. } => "token request rejected with",
+                    _ => "token endpoint unavailable,",
+                })?;
+                write!(f, " status {status}")?;
+                [code, description].into_iter().flatten().try_for_each(|w| write!(f, ": {w}"))?;
+                let Some(wait) = self.retry_after() else { return Ok(()) };
+                write!(f, ": try again in {} s", wait.as_secs_f64().ceil())
             }
             Self::InvalidResponse(error) => error.fmt(f),
         }
@@ -264,10 +253,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Grant(error) => error.source(),
-            _ => None,
-        }
+        if let Self::Grant(error) = self { error.source() } else { None }
     }
 }
 

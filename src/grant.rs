@@ -138,11 +138,9 @@ impl Grant {
             let is_quote = "\"'`\u{2018}\u{2019}\u{201c}\u{201d}\u{ab}\u{bb}".contains(char);
             char.is_whitespace() || char.is_control() || is_invisible || is_quote
         };
-        let has_stray =
-            |(_, text): &(_, &str)| text.starts_with(is_stray) || text.ends_with(is_stray);
-        let mut secrets =
-            self.fields().filter(|(name, _)| ["client_secret", "password"].contains(name));
-        secrets.find(has_stray).map(|(name, _)| name)
+        let is_secret = |name: &str| name == "client_secret" || name == "password";
+        let mut fields = self.fields().filter(|(name, _)| is_secret(name));
+        fields.find(|(_, text)| text.starts_with(is_stray) || text.ends_with(is_stray)).map(|f| f.0)
     }
 
     /// The body of the token request.

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::time::Instant;
 
 use crate::clock::Moment;
@@ -9,7 +10,7 @@ use crate::token::Token;
 /// Where new tokens come from: the token endpoint, or a store in front of it.
 pub(crate) trait TokenSource: Send + Sync {
     /// Obtains a token by the deadline of `request`.
-    fn fetch(&self, request: &TokenRequest<'_>, clock: &dyn Fn() -> Moment) -> Fetched;
+    fn fetch(&self, request: &TokenRequest<'_>) -> Result<Fetched, Error>;
 
     /// Makes sure that `fetch` never returns `token` again, because the API refused it.
     fn refuse(&self, _token: &Token, _now: Moment) {}
@@ -25,27 +26,16 @@ pub(crate) struct TokenRequest<'a> {
     pub(crate) deadline: Instant,
     /// How often the endpoint is asked again after a transient failure.
     pub(crate) retries: u32,
+    pub(crate) clock: &'a dyn Fn() -> Moment,
+    /// How the store failed on the way. This cost the fetch some time, and no more.
+    pub(crate) store_failure: Cell<Option<StoreError>>,
 }
 
-/// The result of [`TokenSource::fetch`].
+/// A token, and its origin.
 #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "there are no other processes"))]
 pub(crate) enum Fetched {
-    New {
-        outcome: Result<Token, Error>,
-        from_store: bool,
-        /// How the store failed on the way. This cost the fetch some time, and no more.
-        store_failure: Option<StoreError>,
-    },
+    New(Token),
+    FromStore(Token),
     /// Another process is renewing this token, so it stays in use here.
     LeftToAnotherProcess(Token),
-}
-
-#[cfg(feature = "store")]
-impl Fetched {
-    pub(crate) fn into_outcome(self) -> Result<Token, Error> {
-        match self {
-            Self::New { outcome, .. } => outcome,
-            Self::LeftToAnotherProcess(token) => Ok(token),
-        }
-    }
 }

@@ -25,6 +25,29 @@ struct World {
     clock: TestClock,
 }
 
+impl Authenticator {
+    pub(crate) fn get_token_by(&self, caller: &impl Caller, grant: &Grant) -> Result<Token, Error> {
+        self.get_token_for(caller, grant, self.0.timeout)
+    }
+}
+
+impl Caller for TestClock {
+    fn now(&self) -> Moment {
+        self.now()
+    }
+}
+
+/// Each look at this clock moves it on. From sending to arrival there is one look.
+#[derive(Clone)]
+struct SlowClock(TestClock, Duration);
+
+impl Caller for SlowClock {
+    fn now(&self) -> Moment {
+        self.0.advance(self.1, Duration::ZERO);
+        self.0.now()
+    }
+}
+
 impl World {
     fn new(set: impl FnOnce(Builder) -> Builder) -> Self {
         let answer = Arc::new(Mutex::new(String::new()));
@@ -60,13 +83,7 @@ impl World {
     }
 
     fn get(&self) -> Result<String, Error> {
-        let clock = self.clock.clone();
-        let token = self.authenticator.get_token_by(
-            self.authenticator.0.timeout,
-            &self.grant,
-            move || clock.now(),
-            &(),
-        )?;
+        let token = self.authenticator.get_token_by(&self.clock, &self.grant)?;
         Ok(token.access_token().to_owned())
     }
 
@@ -219,11 +236,10 @@ fn caller_renews_where_no_thread_can_be_had() {
     let environment = crate::environment::Environment::Custom(base_url);
     let builder = Authenticator::builder(environment);
     let (authenticator, grant) = (builder.build().unwrap(), Grant::client_credentials("a", "b"));
-    let start = Moment::now();
-    for (time, text) in [(Duration::ZERO, "t0"), (HOUR - MINUTE, "t1"), (HOUR, "t1")] {
-        let token = authenticator
-            .get_token_by(authenticator.0.timeout, &grant, move || start.plus(time), &())
-            .unwrap();
+    let clock = TestClock::new();
+    for (time, text) in [(Duration::ZERO, "t0"), (HOUR - MINUTE, "t1"), (MINUTE, "t1")] {
+        clock.advance(time, time);
+        let token = authenticator.get_token_by(&clock, &grant).unwrap();
         assert_eq!(token.access_token(), text);
     }
 }
@@ -298,10 +314,8 @@ fn wall_clock_set_right_during_the_request_does_no_harm() {
             token_for_an_hour("t")
         });
         let authenticator = server.builder().build().unwrap();
-        let (grant, now) = (Grant::client_credentials("id", "s3cr3t"), clock.clone());
-        let token = authenticator
-            .get_token_by(authenticator.0.timeout, &grant, move || now.now(), &())
-            .unwrap();
+        let grant = Grant::client_credentials("id", "s3cr3t");
+        let token = authenticator.get_token_by(&clock, &grant).unwrap();
         let left = token.lifetime().remaining(clock.now());
         assert_eq!(left, HOUR, "neither killed nor prolonged");
     }
@@ -313,18 +327,8 @@ fn token_that_was_over_before_it_arrived_is_refused() {
     world.serves("old");
     for (minutes, is_in_time) in [(40, true), (80, false)] {
         world.authenticator.clear();
-        // Each look at the clock moves it on; from sending to arrival there is one.
-        let clock = world.clock.clone();
-        let slow = move || {
-            clock.advance(MINUTE * minutes, Duration::ZERO);
-            clock.now()
-        };
-        match world.authenticator.get_token_by(
-            world.authenticator.0.timeout,
-            &world.grant,
-            slow,
-            &(),
-        ) {
+        let slow = SlowClock(world.clock.clone(), MINUTE * minutes);
+        match world.authenticator.get_token_by(&slow, &world.grant) {
             Ok(_) => assert!(is_in_time),
             Err(Error::InvalidResponse(InvalidResponse::Expired)) => assert!(!is_in_time),
             other => panic!("{other:?}"),
@@ -347,10 +351,7 @@ fn at_most_32_renewals_run_at_the_same_time() {
         (0..40).map(|i| Grant::client_credentials(i.to_string(), "s3cr3t")).collect();
     let get_all = || {
         for grant in &grants {
-            let clock = clock.clone();
-            authenticator
-                .get_token_by(authenticator.0.timeout, grant, move || clock.now(), &())
-                .unwrap();
+            authenticator.get_token_by(&clock, grant).unwrap();
         }
     };
     get_all();
@@ -378,16 +379,14 @@ struct Rotation {
     clock: TestClock,
 }
 
-impl Recovery for Rotation {
-    fn recover(&self, rejected: &Grant, _: Duration) -> Option<Result<Token, Error>> {
+impl Caller for Rotation {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn recover(&self, rejected: &Grant, _: Duration, _: bool) -> Option<Result<Token, Error>> {
         assert_ne!(*rejected, self.next);
-        let clock = self.clock.clone();
-        Some(self.authenticator.get_token_by(
-            self.authenticator.0.timeout,
-            &self.next,
-            move || clock.now(),
-            &(),
-        ))
+        Some(self.authenticator.get_token_by(&self.clock, &self.next))
     }
 }
 
@@ -401,18 +400,7 @@ fn rejected_renewal_goes_on_with_another_grant_at_once() {
     let next = Grant::client_credentials("id", "next");
     let (authenticator, clock) = (world.authenticator.clone(), world.clock.clone());
     let rotation = Rotation { authenticator, next: next.clone(), clock: clock.clone() };
-    let get = || {
-        let clock = clock.clone();
-        world
-            .authenticator
-            .get_token_by(
-                world.authenticator.0.timeout,
-                &world.grant,
-                move || clock.now(),
-                &rotation,
-            )
-            .unwrap()
-    };
+    let get = || world.authenticator.get_token_by(&rotation, &world.grant).unwrap();
     get();
     clock.advance(HOUR - MINUTE, HOUR - MINUTE);
     assert_eq!(get().access_token(), "t0", "the caller doesn't wait for the other grant");

@@ -2,8 +2,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
 
-#[cfg(feature = "wipe")]
-use crate::endpoint::transport;
 use crate::error::ConfigError;
 
 /// The token endpoint's URL, checked: it has a scheme, a host and a path, and plain `http` is on
@@ -12,53 +10,15 @@ pub(crate) struct Address(Uri);
 
 impl Address {
     pub(crate) fn new(base_url: &str, token_path: &str) -> Result<Self, ConfigError> {
-        let base = |reason| Err(ConfigError::BaseUrl(reason));
-        let uri = match base_url.parse::<Uri>() {
-            Ok(uri) if is_visible(base_url) => uri,
-            _ => return base("must be a URL, such as https://api.example"),
-        };
-        // `Uri` drops a fragment.
-        if base_url.contains(['?', '#']) {
-            return base("must have no query and no fragment");
+        if let Some(reason) = fault_of_base(base_url) {
+            return Err(ConfigError::BaseUrl(reason));
         }
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return base("must be a URL, such as https://api.example");
-        };
-        if authority.as_str().contains('@') {
-            return base("must have no user info: what authenticates belongs in a Grant");
-        }
-        let host = authority.host();
-        if host.is_empty() {
-            return base("must name a host");
-        }
-        match authority.as_str()[host.len()..].strip_prefix(':') {
-            Some(port) if port.parse::<u16>().is_err() => {
-                return base("must have a port from 0 to 65535, or none");
-            }
-            _ => {}
-        }
-        match scheme {
-            "https" if cfg!(any(feature = "rustls", feature = "native-tls")) => {}
-            "https" => {
-                return base(
-                    "is https, which needs the feature rustls or native-tls of weseedo-auth",
-                );
-            }
-            "http" if is_loopback(host) => {}
-            "http" => return base("must be https: plain http is accepted for loopback hosts only"),
-            _ => return base("must start with https://"),
-        }
-
-        if !token_path.starts_with('/') {
-            return Err(ConfigError::TokenPath("must start with /"));
-        }
-        if token_path.contains(['?', '#']) {
-            return Err(ConfigError::TokenPath("must have no query and no fragment"));
-        }
-        match format!("{base_url}{token_path}").parse() {
-            Ok(uri) if is_visible(token_path) => Ok(Self(uri)),
-            _ => Err(ConfigError::TokenPath("holds what can't stand in a URL: percent-encode it")),
-        }
+        Err(ConfigError::TokenPath(match format!("{base_url}{token_path}").parse() {
+            _ if !token_path.starts_with('/') => "must start with /",
+            _ if token_path.contains(['?', '#']) => "must have no query and no fragment",
+            Ok(uri) if is_visible(token_path) => return Ok(Self(uri)),
+            _ => "holds what can't stand in a URL: percent-encode it",
+        }))
     }
 
     pub(crate) fn uri(&self) -> &Uri {
@@ -85,16 +45,34 @@ impl Address {
             && hosts.is_some_and(|(host, own)| host.eq_ignore_ascii_case(own))
             && port(uri) == port(&self.0)
     }
+}
 
-    /// Whether the last request of this thread carried a token to this origin. Always true without
-    /// the feature `wipe` and for agents that the user made, because no request is recorded there.
-    pub(crate) fn has_got_token(&self) -> bool {
-        #[cfg(feature = "wipe")]
-        let request = transport::take_last_request();
-        #[cfg(not(feature = "wipe"))]
-        let request = None::<Option<Uri>>;
-        request.is_none_or(|sent_to| sent_to.is_some_and(|uri| self.is_same_origin(&uri)))
-    }
+/// Why the base URL is unusable; `None` if it is usable.
+fn fault_of_base(url: &str) -> Option<&'static str> {
+    let uri = url.parse::<Uri>().ok().filter(|_| is_visible(url));
+    let Some((scheme, authority)) =
+        uri.as_ref().and_then(|uri| uri.scheme_str().zip(uri.authority()))
+    else {
+        return Some("must be a URL, such as https://api.example");
+    };
+    let host = authority.host();
+    let port = authority.as_str().get(host.len()..).and_then(|rest| rest.strip_prefix(':'));
+    Some(match scheme {
+        // `Uri` drops a fragment.
+        _ if url.contains(['?', '#']) => "must have no query and no fragment",
+        _ if authority.as_str().contains('@') => {
+            "must have no user info: what authenticates belongs in a Grant"
+        }
+        _ if host.is_empty() => "must name a host",
+        _ if port.is_some_and(|port| port.parse::<u16>().is_err()) => {
+            "must have a port from 0 to 65535, or none"
+        }
+        "https" if cfg!(any(feature = "rustls", feature = "native-tls")) => return None,
+        "https" => "is https, which needs the feature rustls or native-tls of weseedo-auth",
+        "http" if is_loopback(host) => return None,
+        "http" => "must be https: plain http is accepted for loopback hosts only",
+        _ => "must start with https://",
+    })
 }
 
 pub(crate) fn is_loopback(host: &str) -> bool {

@@ -1,5 +1,4 @@
 use std::env;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::warn;
@@ -10,8 +9,7 @@ use ureq::typestate::AgentScope;
 use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
 use crate::endpoint::address::{Address, is_loopback};
-#[cfg(feature = "wipe")]
-use crate::endpoint::transport;
+use crate::endpoint::{Endpoint, transport};
 use crate::error::{ConfigError, Error};
 use crate::event::LOG;
 
@@ -26,59 +24,32 @@ const IDLE_CONNECTIONS: usize = 10;
 const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const API_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Makes agents from the defaults and the user's settings, and checks the result.
-pub(crate) struct HttpSettings {
-    pub(super) configure: Configure,
-    /// Whether probable mistakes have been logged.
-    pub(super) warned: AtomicBool,
-}
-
-/// The settings of token requests.
-pub(crate) struct TokenHttp {
-    pub(crate) config: Config,
-    #[cfg(feature = "wipe")]
-    tls: kept_tls::KeptTls,
-}
-
-impl TokenHttp {
-    /// A new agent for each token request, so that no cookie and no connection is kept.
-    pub(crate) fn agent(&self) -> Agent {
-        #[cfg(feature = "wipe")]
-        let agent = transport::agent(self.config.clone(), self.tls.clone());
-        #[cfg(not(feature = "wipe"))]
-        let agent = Agent::new_with_config(self.config.clone());
-        agent
+/// The checked settings of token requests.
+pub(super) fn token_config(
+    address: &Address,
+    configure: &Configure,
+) -> Result<Config, ConfigError> {
+    // Idle connections would hold buffers until the next renewal, and be stale then.
+    let config = configure(defaults(address).max_idle_connections(0))
+        .http_status_as_error(false)
+        .accept_encoding("")
+        // Set last, so that no setting overrides these: credentials never travel to another host,
+        // nor in plain text.
+        .max_redirects(0)
+        .https_only(address.is_https())
+        .build();
+    check(&config, address)?;
+    if address.is_https() {
+        warn_of_probable_mistakes(&config);
     }
+    Ok(config)
 }
 
-impl HttpSettings {
-    pub(crate) fn token_http(&self, address: &Address) -> Result<TokenHttp, ConfigError> {
-        // Idle connections would hold buffers until the next renewal, and be stale then.
-        let config = (self.configure)(defaults(address).max_idle_connections(0))
-            .http_status_as_error(false)
-            .accept_encoding("")
-            // Set last, so that no setting overrides these: credentials never travel to another
-            // host, nor in plain text.
-            .max_redirects(0)
-            .https_only(address.is_https())
-            .build();
-        self.check(&config, address)?;
-        Ok(TokenHttp {
-            config,
-            #[cfg(feature = "wipe")]
-            tls: kept_tls::KeptTls::default(),
-        })
-    }
-
+impl Endpoint {
     /// An agent for API calls, with one middleware before the user's and one after them. If the
     /// user's function returns unusable settings this time, each call fails with that error.
-    pub(crate) fn api_agent(
-        &self,
-        address: &Address,
-        first: Option<impl Middleware>,
-        last: impl Middleware,
-    ) -> Agent {
-        let mut config = defaults(address)
+    pub(crate) fn api_agent(&self, first: Option<impl Middleware>, last: impl Middleware) -> Agent {
+        let mut config = defaults(&self.address)
             .timeout_connect(Some(API_CONNECT_TIMEOUT))
             .timeout_recv_response(Some(API_RESPONSE_TIMEOUT))
             .max_idle_connections_per_host(IDLE_CONNECTIONS);
@@ -86,72 +57,47 @@ impl HttpSettings {
             config = config.middleware(first);
         }
         let config = (self.configure)(config)
-            .https_only(address.is_https())
+            .https_only(self.address.is_https())
             // ureq's other choice compares hosts and not origins, so it would carry the token to
             // another port.
             .redirect_auth_headers(RedirectAuthHeaders::Never)
             .middleware(last)
             .build();
-        if let Err(error) = self.check(&config, address) {
+        if let Err(error) = check(&config, &self.address) {
             let refuse = move |_: Request<SendBody>, _: MiddlewareNext<'_>| {
                 Err(Error::Config(error.clone()).into_ureq())
             };
             return Agent::config_builder().proxy(None).middleware(refuse).build().new_agent();
         }
-        #[cfg(feature = "wipe")]
-        let agent = transport::agent(config, ureq::unversioned::transport::DefaultConnector::new());
-        #[cfg(not(feature = "wipe"))]
-        let agent = Agent::new_with_config(config);
-        agent
-    }
-
-    /// Refuses settings with which ureq would panic on the first request, and settings that would
-    /// send plain text off this machine. Warns once of settings that are probably a mistake.
-    fn check(&self, config: &Config, address: &Address) -> Result<(), ConfigError> {
-        for value in [config.user_agent(), config.accept(), config.accept_encoding()] {
-            if let AutoHeaderValue::Provided(text) = value
-                && HeaderValue::from_str(text).is_err()
-            {
-                return Err(ConfigError::Http(
-                    "a header value holds what can't stand in an HTTP header",
-                ));
-            }
-        }
-        // ureq's own limit is 100 MB.
-        let sizes = 1..=64 * 1024 * 1024;
-        if !sizes.contains(&config.input_buffer_size())
-            || !sizes.contains(&config.output_buffer_size())
-        {
-            return Err(ConfigError::Http("buffers must have from 1 byte to 64 MiB"));
-        }
-        if let Some(proxy) = config.proxy() {
-            if is_unsupported(proxy) {
-                return Err(ConfigError::Http(
-                    "a SOCKS proxy needs the feature socks-proxy of weseedo-auth",
-                ));
-            }
-            if !address.is_https() && !is_loopback(proxy.host()) {
-                return Err(ConfigError::Http(
-                    "the proxy must be on a loopback host: the base URL is plain http",
-                ));
-            }
-        }
-        #[cfg(any(feature = "rustls", feature = "native-tls"))]
-        if address.is_https() {
-            check_tls(config.tls_config())?;
-        }
-        if address.is_https() {
-            warn_once(&self.warned, || warn_of_probable_mistakes(config));
-        }
-        Ok(())
+        transport::api_agent(config)
     }
 }
 
-/// Calls `warn` the first time. Not a `Once`, which a logger that panics would poison for good.
-pub(super) fn warn_once(reported: &AtomicBool, warn: impl FnOnce()) {
-    if !reported.swap(true, Ordering::Relaxed) {
-        warn();
-    }
+/// Refuses settings with which ureq would panic on the first request, and settings that would send
+/// plain text off this machine.
+fn check(config: &Config, address: &Address) -> Result<(), ConfigError> {
+    let is_unusable = |value: &&AutoHeaderValue| matches!(value, AutoHeaderValue::Provided(text) if HeaderValue::from_str(text).is_err());
+    let headers = [config.user_agent(), config.accept(), config.accept_encoding()];
+    // ureq's own limit is 100 MB.
+    let sizes = 1..=64 * 1024 * 1024;
+    let buffers = [config.input_buffer_size(), config.output_buffer_size()];
+    Err(ConfigError::Http(match config.proxy() {
+        _ if headers.iter().any(is_unusable) => {
+            "a header value holds what can't stand in an HTTP header"
+        }
+        _ if !buffers.iter().all(|size| sizes.contains(size)) => {
+            "buffers must have from 1 byte to 64 MiB"
+        }
+        Some(proxy) if is_unsupported(proxy) => {
+            "a SOCKS proxy needs the feature socks-proxy of weseedo-auth"
+        }
+        Some(proxy) if !address.is_https() && !is_loopback(proxy.host()) => {
+            "the proxy must be on a loopback host: the base URL is plain http"
+        }
+        #[cfg(any(feature = "rustls", feature = "native-tls"))]
+        _ if address.is_https() => return check_tls(config.tls_config()),
+        _ => return Ok(()),
+    }))
 }
 
 fn defaults(address: &Address) -> ConfigBuilder<AgentScope> {
@@ -244,45 +190,6 @@ fn warn_of_useless_exceptions() {
                 "NO_PROXY: the entry {entry:?} matches no host: an entry is a host, .domain or \
                  *.domain, without white space, port or network"
             );
-        }
-    }
-}
-
-#[cfg(feature = "wipe")]
-mod kept_tls {
-    use std::sync::Arc;
-
-    use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
-
-    /// ureq's connector with one TLS configuration for all requests. If a request has its own
-    /// timeout, ureq builds a new TLS configuration, because the request might have its own TLS
-    /// settings too.
-    #[derive(Clone, Debug, Default)]
-    pub(super) struct KeptTls(Arc<DefaultConnector>);
-
-    impl Connector<()> for KeptTls {
-        type Out = Box<dyn Transport>;
-
-        fn connect(
-            &self,
-            details: &ConnectionDetails,
-            chained: Option<()>,
-        ) -> Result<Option<Self::Out>, ureq::Error> {
-            let mut addrs = details.resolver.empty();
-            details.addrs.iter().for_each(|address| addrs.push(*address));
-            let details = ConnectionDetails {
-                request_level: false,
-                addrs,
-                uri: details.uri,
-                config: details.config,
-                resolver: details.resolver,
-                now: details.now,
-                timeout: details.timeout,
-                current_time: details.current_time.clone(),
-                run_connector: details.run_connector.clone(),
-                register_shutdown: details.register_shutdown.clone(),
-            };
-            self.0.connect(&details, chained)
         }
     }
 }

@@ -5,31 +5,19 @@ use std::time::Duration;
 use log::debug;
 
 use crate::back_off;
-use crate::clock::Moment;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::event::LOG;
 use crate::source::{Fetched, TokenRequest, TokenSource};
-use crate::token::Token;
 
 /// With less time than this, a request counts as out of time, because the timer of a socket may
 /// end this early.
 pub(crate) const NO_TIME: Duration = Duration::from_millis(10);
 
 impl TokenSource for Arc<Endpoint> {
-    fn fetch(&self, request: &TokenRequest<'_>, clock: &dyn Fn() -> Moment) -> Fetched {
-        let outcome = self.fetch_with_retries(request, clock);
-        Fetched::New { outcome, from_store: false, store_failure: None }
-    }
-}
-
-impl Endpoint {
     /// Asks for a token, and again after transient failures.
-    fn fetch_with_retries(
-        &self,
-        request: &TokenRequest<'_>,
-        clock: &dyn Fn() -> Moment,
-    ) -> Result<Token, Error> {
+    fn fetch(&self, request: &TokenRequest<'_>) -> Result<Fetched, Error> {
+        let clock = request.clock;
         let start = clock();
         let mut retry = 0;
         let mut answer = None;
@@ -43,8 +31,8 @@ impl Endpoint {
             // The first attempt gets half of `timeout`, even if a store has used a part of it.
             let share = if retry == 0 { self.timeout / 2 } else { remaining / 2 };
             let time = if is_last { remaining } else { share.min(remaining) };
-            let error = match self.fetch_once(request.grant, time, start, clock) {
-                Ok(token) => return Ok(token),
+            let error = match self.fetch_once(request, time, start) {
+                Ok(token) => return Ok(Fetched::New(token)),
                 Err(error) => error,
             };
             let wait = back_off::before_retry(retry, &error);

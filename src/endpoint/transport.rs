@@ -1,36 +1,76 @@
 //! A layer around ureq's transports. It wipes their buffers, because ureq leaves sent and received
-//! text there until they are reused or freed. It also works around three faults of ureq.
+//! text there until they are reused or freed. It also works around four faults of ureq.
 
 use std::cell::Cell;
 use std::process;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::Uri;
 use ureq::unversioned::transport::time::Duration;
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
 use zeroize::Zeroize;
 
 use crate::endpoint::resolve::Lookup;
 
 thread_local! {
-    static LAST_REQUEST: Cell<Option<SentTo>> = const { Cell::new(None) };
+    static HAS_SENT_TOKEN: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// The URI that a request with an `Authorization` header was sent to; `None` for a request without.
-type SentTo = Option<Uri>;
+/// Takes the record whether this thread's last request had an `Authorization` header; `None` if
+/// there is no record. It is needed because redirects drop the header, and ureq's error for a
+/// status does not tell whether there was one.
+pub(crate) fn take_has_sent_token() -> Option<bool> {
+    HAS_SENT_TOKEN.take()
+}
 
-/// Takes the record of this thread's last request; `None` if there is none. It is needed because
-/// redirects change who answers, and ureq's error for a status does not name the host.
-pub(super) fn take_last_request() -> Option<SentTo> {
-    LAST_REQUEST.take()
+/// An agent for token requests that share one TLS configuration.
+pub(super) fn token_agent(config: Config, tls: &KeptTls) -> Agent {
+    agent(config, tls.clone())
+}
+
+pub(super) fn api_agent(config: Config) -> Agent {
+    agent(config, DefaultConnector::new())
 }
 
 /// An agent that leaves no plaintext in the buffers of its connections.
-pub(super) fn agent(config: Config, connector: impl Connector<()>) -> Agent {
+fn agent(config: Config, connector: impl Connector<()>) -> Agent {
     // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
     Agent::with_parts(config, connector.chain(Layer), Lookup)
+}
+
+/// ureq's connector with one TLS configuration for all requests. If a request has its own timeout,
+/// ureq builds a new TLS configuration, because the request might have its own TLS settings too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeptTls(Arc<DefaultConnector>);
+
+impl Connector<()> for KeptTls {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let mut addrs = details.resolver.empty();
+        details.addrs.iter().for_each(|address| addrs.push(*address));
+        let details = ConnectionDetails {
+            request_level: false,
+            addrs,
+            uri: details.uri,
+            config: details.config,
+            resolver: details.resolver,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: details.register_shutdown.clone(),
+        };
+        self.0.connect(&details, chained)
+    }
 }
 
 #[derive(Debug)]
@@ -41,18 +81,17 @@ impl<In: Transport> Connector<In> for Layer {
 
     fn connect(
         &self,
-        details: &ConnectionDetails,
+        _: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let (uri, process) = (details.uri.clone(), process::id());
-        Ok(chained.map(|inner| LayeredTransport { inner, uri, process, budget: None, used: 0 }))
+        let process = process::id();
+        Ok(chained.map(|inner| LayeredTransport { inner, process, budget: None, used: 0 }))
     }
 }
 
 #[derive(Debug)]
 struct LayeredTransport<In: Transport> {
     inner: In,
-    uri: Uri,
     /// The process that has opened the connection.
     process: u32,
     /// The last time-out that ureq has given, and its end.
@@ -106,14 +145,13 @@ impl<In: Transport> Transport for LayeredTransport<In> {
             .next()
             .is_some_and(|line| line.ends_with(b" HTTP/1.1"));
         let name = b"\r\nauthorization: ";
-        let has_token = || output.windows(name.len()).any(|part| part == name);
-        let sent_to = is_head.then(|| Some(self.uri.clone()).filter(|_| has_token()));
+        let has_token = is_head.then(|| output.windows(name.len()).any(|part| part == name));
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
         self.inner.buffers().output()[..amount].zeroize();
         self.used = self.used.saturating_add(amount);
         // Set after the inner layers, because one of them may be the connection to a proxy.
-        if sent_to.is_some() {
-            let _ = LAST_REQUEST.try_with(|last| last.set(sent_to));
+        if has_token.is_some() {
+            let _ = HAS_SENT_TOKEN.try_with(|last| last.set(has_token));
         }
         result
     }
@@ -188,8 +226,8 @@ mod tests {
     }
 
     fn transport(process: u32) -> LayeredTransport<Open> {
-        let (inner, uri) = (Open(LazyBuffers::new(1, 1)), Uri::from_static("http://localhost/"));
-        LayeredTransport { inner, uri, process, budget: None, used: 0 }
+        let inner = Open(LazyBuffers::new(1, 1));
+        LayeredTransport { inner, process, budget: None, used: 0 }
     }
 
     #[test]

@@ -31,12 +31,17 @@ struct State {
     abandoned: Vec<Weak<()>>,
 }
 
-/// The error of a call; `None` if no call was made because the store is left alone.
-pub(super) type Failure = Option<StoreError>;
-
 impl GuardedStore {
     pub(crate) fn new(store: Box<dyn TokenStore>, hook: Arc<Hook>) -> Self {
         Self(Arc::new(Inner { store, hook, state: Mutex::default() }))
+    }
+
+    /// Returns the store, unless it is left alone.
+    pub(super) fn usable(&self, now: Moment) -> Option<&Self> {
+        let mut state = self.lock();
+        state.abandoned.retain(|call| call.strong_count() > 0);
+        let is_left_alone = state.left_alone_until.is_some_and(|until| now.monotonic < until);
+        (state.abandoned.is_empty() && !is_left_alone).then_some(self)
     }
 
     /// Calls the store in a thread of its own and waits for `patience` at most. A store that fails,
@@ -48,21 +53,7 @@ impl GuardedStore {
         grant: &Grant,
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Failure> {
-        if self.is_left_alone(now.monotonic) {
-            return Err(None);
-        }
-        self.call_anyway(patience, grant, now, call)
-    }
-
-    /// As [`call`](Self::call), also while the store is left alone: for the release of a lease.
-    pub(super) fn call_anyway<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        grant: &Grant,
-        now: Moment,
-        call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, StoreError> {
         let (this, running, start) = (self.clone(), Arc::new(()), Instant::now());
         let abandoned = Arc::downgrade(&running);
         // The call runs until its answer is dropped, because that may release a lease.
@@ -85,30 +76,26 @@ impl GuardedStore {
              endpoint is asked: {error}",
             grant.client_id()
         );
-        Err(Some(error))
+        Err(error)
     }
 
-    /// Does work whose result no caller needs, and waits for `wait` at most. The work goes on in
+    /// Makes a call whose result no caller needs, and waits for `wait` at most. The call goes on in
     /// its thread; a failure is reported from there.
     pub(super) fn start(
         &self,
         wait: Duration,
+        patience: Duration,
         grant: &Grant,
-        work: impl FnOnce(&Self, &Grant) -> Result<(), Failure> + Send + 'static,
+        now: Moment,
+        call: impl FnOnce(&dyn TokenStore) -> Result<(), StoreError> + Send + 'static,
     ) {
         let (this, grant) = (self.clone(), grant.clone());
         let _ = background::call(wait, move || {
-            if let Err(Some(error)) = work(&this, &grant) {
+            if let Err(error) = this.call(patience, &grant, now, call) {
                 let client_id = grant.client_id();
                 (this.0.hook)(&Event::StoreFailed { client_id, error: &*error });
             }
         });
-    }
-
-    fn is_left_alone(&self, now: Instant) -> bool {
-        let mut state = self.lock();
-        state.abandoned.retain(|call| call.strong_count() > 0);
-        state.left_alone_until.is_some_and(|until| now < until) || !state.abandoned.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::{LOG, StoreError};
 use crate::grant::Grant;
 use crate::source::{Fetched, TokenRequest, TokenSource};
-use crate::store::guard::{Failure, GuardedStore};
+use crate::store::guard::GuardedStore;
 use crate::store::ledger::Ledger;
 use crate::store::policy;
 use crate::store::seal::Seal;
@@ -32,28 +32,20 @@ pub(crate) struct SharedTokens {
 }
 
 impl TokenSource for SharedTokens {
-    fn fetch(&self, request: &TokenRequest<'_>, clock: &dyn Fn() -> Moment) -> Fetched {
-        let mut turn = Turn::new(self, request, clock());
-        let (found, mut store_failure) = split(turn.look(clock));
-        let (outcome, from_store) = match found {
-            Found::Token(token) => (Ok(token), true),
-            Found::BeingRenewed(token) => return Fetched::LeftToAnotherProcess(token),
-            Found::Nothing => match self.origin.fetch(request, clock).into_outcome() {
-                Ok(token) => {
-                    store_failure = store_failure.or(turn.save(&token, clock()));
-                    (Ok(token), false)
+    fn fetch(&self, request: &TokenRequest<'_>) -> Result<Fetched, Error> {
+        let mut turn = Turn::new(self, request);
+        if let Some(found) = turn.look() {
+            return Ok(found);
+        }
+        match self.origin.fetch(request) {
+            Ok(fetched) => {
+                if let Fetched::New(token) = &fetched {
+                    turn.save(token);
                 }
-                Err(error) => {
-                    let (found, failure) = split(turn.look_again(&error, clock));
-                    store_failure = store_failure.or(failure);
-                    match found {
-                        Found::Token(token) => (Ok(token), true),
-                        _ => (Err(error), false),
-                    }
-                }
-            },
-        };
-        Fetched::New { outcome, from_store, store_failure }
+                Ok(fetched)
+            }
+            Err(error) => turn.look_again(&error).ok_or(error),
+        }
     }
 
     fn refuse(&self, token: &Token, now: Moment) {
@@ -65,10 +57,10 @@ impl TokenSource for SharedTokens {
     fn remove(&self, grant: &Grant, token: &Token, now: Moment) {
         let Some(sealed) = token.sealed().get().cloned() else { return };
         let name = Seal::new(&self.token_endpoint, grant).name();
-        let patience = self.timeout / 4;
-        self.store.start(BRIEFLY, grant, move |store, grant| {
-            store.call(patience, grant, now, move |store| store.remove(&name, &sealed))
-        });
+        let remove = move |store: &dyn TokenStore| store.remove(&name, &sealed);
+        if let Some(store) = self.store.usable(now) {
+            store.start(BRIEFLY, self.timeout / 4, grant, now, remove);
+        }
     }
 }
 
@@ -82,28 +74,15 @@ struct Turn<'a> {
     lease: Option<Lease>,
 }
 
-/// The result of a look into the store.
-enum Found {
-    /// A token to use.
-    Token(Token),
-    /// The current token, which another process is renewing.
-    BeingRenewed(Token),
-    /// No token: this process asks the token endpoint.
-    Nothing,
-}
-
-/// Treats a store that failed as an empty one.
-fn split(answer: Result<Found, Failure>) -> (Found, Failure) {
-    match answer {
-        Ok(found) => (found, None),
-        Err(failure) => (Found::Nothing, failure),
-    }
-}
-
 impl<'a> Turn<'a> {
-    fn new(shared: &'a SharedTokens, request: &'a TokenRequest<'a>, now: Moment) -> Self {
+    fn new(shared: &'a SharedTokens, request: &'a TokenRequest<'a>) -> Self {
         let seal = Seal::new(&shared.token_endpoint, request.grant);
-        Self { shared, request, seal, patience: now.until(request.deadline) / 4, lease: None }
+        let patience = (request.clock)().until(request.deadline) / 4;
+        Self { shared, request, seal, patience, lease: None }
+    }
+
+    fn now(&self) -> Moment {
+        (self.request.clock)()
     }
 
     /// The remaining time of the token that is to be renewed.
@@ -111,42 +90,38 @@ impl<'a> Turn<'a> {
         self.request.current.map(|token| token.lifetime().remaining(now))
     }
 
-    /// Looks for a token of another process, and acquires the lease if there is none.
+    /// Looks for a token of another process, and acquires the lease if there is none. A store that
+    /// fails counts as empty.
     ///
     /// Takes half of the time for the fetch at most, or three calls. So the endpoint has a quarter
     /// at least.
-    fn look(&mut self, clock: &dyn Fn() -> Moment) -> Result<Found, Failure> {
-        let start = clock();
+    fn look(&mut self) -> Option<Fetched> {
+        let start = self.now();
         let patience = policy::patience(start.until(self.request.deadline));
-        if let found @ Found::Token(_) = self.load(clock)? {
-            return Ok(found);
+        if let found @ Some(_) = self.load() {
+            return found;
         }
         loop {
-            let now = clock();
+            let now = self.now();
             let remaining = self.current_remaining(now);
             let at_most = policy::lease(now.until(self.request.deadline), remaining);
             let name = self.seal.name();
             self.lease = self.call(now, move |store| store.lease(&name, at_most))?;
             // The last holder of the lease may have saved a token since the first look.
-            if let found @ Found::Token(_) = self.load(clock)? {
-                return Ok(found);
-            }
-            if self.lease.is_some() {
-                return Ok(Found::Nothing);
+            let found = self.load();
+            if found.is_some() || self.lease.is_some() {
+                return found;
             }
             if let (Some(token), Some(remaining)) = (self.request.current, remaining) {
                 let window = token.lifetime().window(self.shared.renew_before);
-                return Ok(if policy::is_left_to_holder(remaining, window) {
-                    Found::BeingRenewed(token.clone())
-                } else {
-                    Found::Nothing
-                });
+                let is_left = policy::is_left_to_holder(remaining, window);
+                return is_left.then(|| Fetched::LeftToAnotherProcess(token.clone()));
             }
-            let asked = clock().monotonic;
+            let asked = self.now().monotonic;
             let time = patience.saturating_sub(start.until(asked));
             // Asking a slow store once more would take the endpoint's time.
             if time <= now.until(asked) {
-                return Ok(Found::Nothing);
+                return None;
             }
             thread::sleep(policy::pause().min(time));
         }
@@ -154,28 +129,23 @@ impl<'a> Turn<'a> {
 
     /// Looks once more after the endpoint failed, because another process may have obtained a token
     /// meanwhile.
-    fn look_again(&self, error: &Error, clock: &dyn Fn() -> Moment) -> Result<Found, Failure> {
-        if error.is_transient() && clock().until(self.request.deadline) >= self.patience {
-            self.load(clock)
-        } else {
-            Ok(Found::Nothing)
-        }
+    fn look_again(&self, error: &Error) -> Option<Fetched> {
+        let has_time = self.now().until(self.request.deadline) >= self.patience;
+        if error.is_transient() && has_time { self.load() } else { None }
     }
 
     /// Loads the stored token, if this process may use it.
-    fn load(&self, clock: &dyn Fn() -> Moment) -> Result<Found, Failure> {
+    fn load(&self) -> Option<Fetched> {
         // The store's remaining time counts from here, because the store may have read its clock
         // before it answered.
-        let asked = clock();
+        let asked = self.now();
         let name = self.seal.name();
-        let Some(stored) = self.call(asked, move |store| store.load(&name))? else {
-            return Ok(Found::Nothing);
-        };
-        let now = asked.by_wall_clock_of(clock());
+        let stored = self.call(asked, move |store| store.load(&name))??;
+        let now = asked.by_wall_clock_of(self.now());
         let Some(opened) = self.seal.open(&stored.sealed) else {
             let client_id = self.request.grant.client_id();
             debug!(target: LOG, "client {client_id:?}: the stored value can't be opened");
-            return Ok(Found::Nothing);
+            return None;
         };
         let remaining =
             policy::remaining(opened.fetched, opened.lifetime, stored.remaining, now.wall)
@@ -183,19 +153,19 @@ impl<'a> Turn<'a> {
         let lifetime = Span::with_remaining(now, remaining, opened.lifetime);
         let window = lifetime.window(self.shared.renew_before);
         if !policy::is_used(remaining, window, self.current_remaining(now)) {
-            return Ok(Found::Nothing);
+            return None;
         }
         let token = Token::new(&opened.access_token, opened.expires, lifetime);
         let end = self.keep_sealed(&token, stored.sealed);
         // Checked last, because the token may have expired or been refused meanwhile.
-        Ok(if clock().is_before(end) { Found::Token(token) } else { Found::Nothing })
+        self.now().is_before(end).then_some(Fetched::FromStore(token))
     }
 
-    /// Saves a token that was fetched from the endpoint. Returns the failure if there was time to
-    /// wait for it.
-    fn save(&mut self, token: &Token, now: Moment) -> Failure {
-        let sealed = self.seal.seal(token)?;
+    /// Saves a token that was fetched from the endpoint, and waits for the store if there is time.
+    fn save(&mut self, token: &Token) {
+        let Some(sealed) = self.seal.seal(token) else { return };
         self.keep_sealed(token, sealed.clone());
+        let now = self.now();
         let remaining = token.lifetime().remaining(now);
         // A token that expires while it is saved is of no use to the caller.
         self.patience = self.patience.min(remaining / 4);
@@ -210,12 +180,10 @@ impl<'a> Turn<'a> {
         };
         let (wait, patience) = (self.wait(now), self.patience);
         if wait == patience {
-            return self.call(now, save).err().flatten();
+            self.call(now, save);
+        } else if let Some(store) = self.shared.store.usable(now) {
+            store.start(wait, patience, self.request.grant, now, save);
         }
-        let save =
-            move |store: &GuardedStore, grant: &Grant| store.call(patience, grant, now, save);
-        self.shared.store.start(wait, self.request.grant, save);
-        None
     }
 
     /// How long to wait for the store once the outcome is known. At most half of the remaining
@@ -233,26 +201,29 @@ impl<'a> Turn<'a> {
         end
     }
 
+    /// Calls the store; `None` if the store failed or is left alone.
     fn call<T: Send + 'static>(
         &self,
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Failure> {
-        self.shared.store.call(self.patience, self.request.grant, now, call)
+    ) -> Option<T> {
+        let store = self.shared.store.usable(now)?;
+        let answer = store.call(self.patience, self.request.grant, now, call);
+        answer.map_err(|error| self.request.store_failure.set(Some(error))).ok()
     }
 }
 
 impl Drop for Turn<'_> {
-    /// Releases the lease in a thread, because the store may be slow.
+    /// Releases the lease in a thread, because the store may be slow. Also while the store is left
+    /// alone.
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let (now, patience) = (Moment::now(), self.patience);
-        self.shared.store.start(self.wait(now), self.request.grant, move |store, grant| {
-            store.call_anyway(patience, grant, now, move |_| {
-                drop(lease);
-                Ok(())
-            })
-        });
+        let (now, store) = (Moment::now(), &self.shared.store);
+        let release = move |_: &dyn TokenStore| {
+            drop(lease);
+            Ok(())
+        };
+        store.start(self.wait(now), self.patience, self.request.grant, now, release);
     }
 }
 

@@ -319,11 +319,11 @@ fn debug_texts_hold_nothing_secret() {
     );
     assert_eq!(
         format!("{:?}", authenticator.bearer(grant)),
-        "Bearer { grant: Password { client_id: \"id\", .. }, .. }"
+        "Bearer { grant: Some(Password { client_id: \"id\", .. }), .. }"
     );
     let source = GrantSource::new(|| Ok(Grant::client_credentials("id", "s3cr3t")));
     assert_eq!(format!("{source:?}"), "GrantSource(..)");
-    assert_eq!(format!("{:?}", authenticator.bearer(source)), "Bearer { .. }");
+    assert_eq!(format!("{:?}", authenticator.bearer(source)), "Bearer { grant: None, .. }");
     assert_eq!(
         format!("{:?}", Authenticator::builder(Environment::Sandbox)),
         "Builder { environment: Sandbox, token_path: \"/api/v2/oauth2/token\", .. }"

@@ -138,13 +138,7 @@ impl World {
 
 impl Process {
     fn token(&self) -> Result<Token, Error> {
-        let clock = self.clock.clone();
-        self.authenticator.get_token_by(
-            self.authenticator.0.timeout,
-            &self.grant,
-            move || clock.now(),
-            &(),
-        )
+        self.authenticator.get_token_by(&self.clock, &self.grant)
     }
 
     #[track_caller]
@@ -363,12 +357,8 @@ fn store_that_failed_meanwhile_is_not_asked_to_save_or_remove() {
         let fetching = scope.spawn(|| process.token().unwrap());
         wait_until(|| world.requests() == 1);
         world.store.before(|_| Err("no room".into()));
-        let clock = process.clock.clone();
         let other = Grant::client_credentials("id2", "s3cr3t");
-        process
-            .authenticator
-            .get_token_by(process.authenticator.0.timeout, &other, move || clock.now(), &())
-            .unwrap();
+        process.authenticator.get_token_by(&process.clock, &other).unwrap();
         world.store.calls();
         world.store.works();
         gate.open();
@@ -902,14 +892,9 @@ fn store_gets_no_call_while_any_of_its_calls_hangs() {
     });
     thread::scope(|scope| {
         for id in ["a", "b"] {
-            let clock = process.clock.clone();
             let grant = Grant::client_credentials(id, "s3cr3t");
-            let authenticator = &process.authenticator;
-            scope.spawn(move || {
-                authenticator
-                    .get_token_by(authenticator.0.timeout, &grant, move || clock.now(), &())
-                    .unwrap()
-            });
+            let (authenticator, clock) = (&process.authenticator, &process.clock);
+            scope.spawn(move || authenticator.get_token_by(clock, &grant).unwrap());
         }
     });
     assert_eq!(world.store.calls(), "load load");
