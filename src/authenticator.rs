@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
 use crate::background;
 use crate::cache::{Cache, Claim, Landing, Lead, Waited};
@@ -15,7 +15,7 @@ use crate::event::{Event, Hook, LOG};
 use crate::grant::Grant;
 use crate::source::{Fetched, TokenRequest, TokenSource};
 use crate::status::Status;
-use crate::token::Token;
+use crate::token::{Outcome, Token};
 
 /// The longest that a renewal delays the caller who makes it.
 const INLINE_RENEWAL: Duration = Duration::from_secs(3);
@@ -48,30 +48,11 @@ pub(crate) trait Caller: Clone + Send + 'static {
         Moment::now()
     }
 
-    /// Returns the token of another grant, or why there is none; `None` if there is no other grant.
-    /// Takes no longer than `time`. `is_answer` tells the endpoint's answer to this very caller
-    /// from an outcome that the caller shares.
-    fn recover(
-        &self,
-        _: &Grant,
-        _time: Duration,
-        _is_answer: bool,
-    ) -> Option<Result<Token, Error>> {
+    /// Returns the outcome of another grant if this one's is a rejection and there is another grant.
+    /// Takes no longer than the given time. `_is_own` distinguishes the outcome of this caller's own
+    /// fetch from an outcome that callers share.
+    fn recover(&self, _: &Outcome, _: &Grant, _: Duration, _is_own: bool) -> Option<Outcome> {
         None
-    }
-
-    /// Recovers if `outcome` is the rejection of `grant`.
-    fn after(
-        &self,
-        outcome: &Result<Token, Error>,
-        grant: &Grant,
-        time: Duration,
-        is_answer: bool,
-    ) -> Option<Result<Token, Error>> {
-        match outcome {
-            Err(Error::Rejected { .. }) => self.recover(grant, time, is_answer),
-            _ => None,
-        }
     }
 }
 
@@ -134,22 +115,19 @@ impl Authenticator {
         caller: &impl Caller,
         grant: &Grant,
         time: Duration,
-    ) -> Result<Token, Error> {
+    ) -> Outcome {
         let start = caller.now();
         let mut now = start;
         // Not computed for a hit, which needs no deadline.
         let deadline = || start.monotonic + time;
-        loop {
+        let outcome = loop {
             match self.0.cache.claim(grant, now) {
                 Claim::Hit(token) => return Ok(token),
                 Claim::Renew(token, lead) => {
                     return Ok(self.renew(token, lead, grant, deadline(), caller));
                 }
                 Claim::Wait(flight) => match flight.wait(deadline(), || caller.now()) {
-                    Waited::Outcome(outcome) => {
-                        let time = caller.now().until(deadline());
-                        return caller.after(&outcome, grant, time, false).unwrap_or(outcome);
-                    }
+                    Waited::Outcome(outcome) => break outcome,
                     Waited::StartOver => now = caller.now(),
                     // The flight may have landed in this very moment.
                     Waited::TimedOut => {
@@ -158,15 +136,14 @@ impl Authenticator {
                     }
                     Waited::OwnFlight => return Err(Error::Config(ConfigError::Reentrant)),
                 },
-                Claim::Failed(error) => {
-                    let outcome = Err(error);
-                    return caller.after(&outcome, grant, time, false).unwrap_or(outcome);
-                }
+                Claim::Failed(error) => break Err(error),
                 Claim::Fetch(lead) => {
                     return self.fetch(lead, grant, None, deadline(), self.0.retries, caller);
                 }
             }
-        }
+        };
+        let time = caller.now().until(deadline());
+        caller.recover(&outcome, grant, time, false).unwrap_or(outcome)
     }
 
     /// Renews `token` in a thread and returns it. If there is no thread, renews it here and returns
@@ -208,7 +185,7 @@ impl Authenticator {
         deadline: Instant,
         retries: u32,
         caller: &impl Caller,
-    ) -> Result<Token, Error> {
+    ) -> Outcome {
         let (clock, store_failure) = (&|| caller.now(), Cell::default());
         let request = TokenRequest { grant, current, deadline, retries, clock, store_failure };
         let start = clock();
@@ -223,57 +200,28 @@ impl Authenticator {
         let now = clock();
         let had_failed = self.0.cache.status(grant, now).last_error.is_some();
         let served = lead.land(landing(&outcome, now.until(deadline)), now);
-        let recovered = caller.after(&outcome, grant, now.until(deadline), true);
+        let recovered = caller.recover(&outcome, grant, now.until(deadline), true);
         let client_id = grant.client_id();
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
-            let elapsed = start.until(now.monotonic);
-            self.report(&request, &outcome, from_store, served.as_ref(), elapsed, now);
+            let (renewal, elapsed) = (current.is_some(), start.until(now.monotonic));
+            let remaining = served.as_ref().map(|token| token.lifetime().remaining(now));
+            let event = match &outcome {
+                Ok(token) => {
+                    let lifetime = token.lifetime().length();
+                    Event::Obtained { client_id, renewal, from_store, elapsed, lifetime }
+                }
+                Err(error) => Event::Failed { client_id, renewal, elapsed, error, remaining },
+            };
+            event.report(&*self.0.hook);
             if had_failed && outcome.is_ok() {
                 info!(target: LOG, "client {client_id:?}: tokens can be had again");
             }
         }
         if let Some(error) = request.store_failure.take() {
-            (self.0.hook)(&Event::StoreFailed { client_id, error: &*error });
+            Event::StoreFailed { client_id, error: &*error }.report(&*self.0.hook);
         }
         recovered.unwrap_or_else(|| served.map_or(outcome, Ok))
-    }
-
-    /// Logs the outcome and calls the event hook. Runs after the landing, so a slow hook delays
-    /// only this thread.
-    fn report(
-        &self,
-        request: &TokenRequest<'_>,
-        outcome: &Result<Token, Error>,
-        from_store: bool,
-        served: Option<&Token>,
-        elapsed: Duration,
-        now: Moment,
-    ) {
-        let (client_id, renewal) = (request.grant.client_id(), request.current.is_some());
-        let event = match outcome {
-            Ok(token) => {
-                let lifetime = token.lifetime().length();
-                let origin = if from_store { "store" } else { "endpoint" };
-                debug!(
-                    target: LOG,
-                    "client {client_id:?}: obtained a token from the {origin}, valid for {lifetime:.0?}"
-                );
-                Event::Obtained { client_id, renewal, from_store, elapsed, lifetime }
-            }
-            Err(error) => {
-                if renewal {
-                    warn!(
-                        target: LOG,
-                        "client {client_id:?}: the renewal failed, and the current token stays in \
-                         use until it expires: {error}"
-                    );
-                }
-                let remaining = served.map(|token| token.lifetime().remaining(now));
-                Event::Failed { client_id, renewal, elapsed, error, remaining }
-            }
-        };
-        (self.0.hook)(&event);
     }
 
     /// Drops `token` from the cache because the API refused it before it expired. Never drops a
@@ -299,7 +247,6 @@ impl Authenticator {
         // Before the event hook, which may panic: other processes must not find the token either.
         self.0.source.remove(grant, token, now);
         let (client_id, age) = (grant.client_id(), refusal.age);
-        warn!(target: LOG, "client {client_id:?}: the API refused a token, {age:.1?} old");
         if refusal.early_refusals >= 3 {
             warn!(
                 target: LOG,
@@ -310,7 +257,7 @@ impl Authenticator {
                 refusal.early_refusals
             );
         }
-        (self.0.hook)(&Event::TokenRefused { client_id, age });
+        Event::TokenRefused { client_id, age }.report(&*self.0.hook);
     }
 
     /// Returns the state of a grant: the remaining time of its token, and how the last fetch ended.
@@ -355,7 +302,7 @@ impl Authenticator {
     }
 }
 
-fn landing(outcome: &Result<Token, Error>, time: Duration) -> Landing {
+fn landing(outcome: &Outcome, time: Duration) -> Landing {
     match outcome.clone() {
         Ok(token) => Landing::Token(token),
         Err(error) if time < NO_TIME => Landing::OutOfTime(error.into()),

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::grant::Grant;
 use crate::grant_source::GrantSource;
 use crate::status::Status;
-use crate::token::Token;
+use crate::token::{Outcome, Token};
 
 /// The tokens of one grant, or of one [`GrantSource`]; also ureq middleware that puts them on API
 /// calls.
@@ -251,21 +251,23 @@ impl Caller for Bearer {
     /// the other grant too, the source is not asked again while requests back off.
     fn recover(
         &self,
-        rejected: &Grant,
+        outcome: &Outcome,
+        grant: &Grant,
         time: Duration,
-        is_answer: bool,
-    ) -> Option<Result<Token, Error>> {
+        is_own: bool,
+    ) -> Option<Outcome> {
+        let Err(Error::Rejected { .. }) = outcome else { return None };
         let (current, is_paused) = {
             let state = self.state();
-            (state.grant.clone(), state.is_next_rejected && !is_answer)
+            (state.grant.clone(), state.is_next_rejected && !is_own)
         };
         let next = match current {
             // Another thread has found a newer grant meanwhile.
-            Some(newer) if newer != *rejected => newer,
+            Some(newer) if newer != *grant => newer,
             _ if is_paused => return None,
             _ => match self.source.read() {
-                Ok(grant) if grant == *rejected => return None,
-                Ok(grant) => grant,
+                Ok(same) if same == *grant => return None,
+                Ok(next) => next,
                 Err(error) => return Some(Err(error)),
             },
         };
@@ -377,7 +379,9 @@ mod tests {
         let bearer = server.builder().build().unwrap().bearer(source);
         assert_eq!(bearer.token().unwrap().access_token(), "t");
         let rejected = bearer.grant().unwrap();
-        let outcome = bearer.recover(&rejected, Duration::from_secs(10), true);
+        let (status, code, description) = (401, None, None);
+        let rejection = Err(Error::Rejected { status, code, description });
+        let outcome = bearer.recover(&rejection, &rejected, Duration::from_secs(10), true);
         assert!(matches!(outcome, Some(Err(Error::Rejected { .. }))), "{outcome:?}");
         assert_eq!(bearer.token().unwrap().access_token(), "t");
         assert_eq!(server.connections(), 2);

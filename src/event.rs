@@ -1,6 +1,8 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use log::{debug, warn};
+
 use crate::error::Error;
 
 /// The error of a [`TokenStore`](super::TokenStore).
@@ -65,4 +67,36 @@ pub enum Event<'a> {
         /// The store's error.
         error: &'a (dyn StdError + 'static),
     },
+}
+
+impl Event<'_> {
+    /// Logs the event and calls the hook. Runs after a landing, so that a slow hook delays only this
+    /// thread.
+    pub(crate) fn report(&self, hook: &Hook) {
+        match self {
+            Self::Obtained { client_id, from_store, lifetime, .. } => {
+                let origin = if *from_store { "store" } else { "endpoint" };
+                debug!(
+                    target: LOG,
+                    "client {client_id:?}: obtained a token from the {origin}, valid for {lifetime:.0?}"
+                );
+            }
+            Self::Failed { client_id, renewal: true, error, .. } => warn!(
+                target: LOG,
+                "client {client_id:?}: the renewal failed, and the current token stays in use \
+                 until it expires: {error}"
+            ),
+            // The caller gets the error.
+            Self::Failed { .. } => {}
+            Self::TokenRefused { client_id, age } => {
+                warn!(target: LOG, "client {client_id:?}: the API refused a token, {age:.1?} old");
+            }
+            Self::StoreFailed { client_id, error } => warn!(
+                target: LOG,
+                "client {client_id:?}: the token store failed and is left alone for 30 s, \
+                 meanwhile the token endpoint is asked: {error}"
+            ),
+        }
+        hook(self);
+    }
 }

@@ -8,9 +8,13 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::clock::{Moment, Span};
+use crate::error::Error;
 use crate::secret::is_same;
 
 const SCHEME: &str = "Bearer ";
+
+/// How a fetch ended.
+pub(crate) type Outcome = Result<Token, Error>;
 
 /// An access token, wiped from memory when its last clone is dropped.
 ///

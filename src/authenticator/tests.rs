@@ -384,8 +384,9 @@ impl Caller for Rotation {
         self.clock.now()
     }
 
-    fn recover(&self, rejected: &Grant, _: Duration, _: bool) -> Option<Result<Token, Error>> {
-        assert_ne!(*rejected, self.next);
+    fn recover(&self, outcome: &Outcome, grant: &Grant, _: Duration, _: bool) -> Option<Outcome> {
+        let Err(Error::Rejected { .. }) = outcome else { return None };
+        assert_ne!(*grant, self.next);
         Some(self.authenticator.get_token_by(&self.clock, &self.next))
     }
 }

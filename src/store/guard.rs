@@ -2,11 +2,9 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use log::warn;
-
 use crate::background;
 use crate::clock::Moment;
-use crate::event::{Event, Hook, LOG, StoreError};
+use crate::event::{Event, Hook, StoreError};
 use crate::grant::Grant;
 use crate::store::TokenStore;
 
@@ -50,7 +48,6 @@ impl GuardedStore {
     pub(super) fn call<T: Send + 'static>(
         &self,
         patience: Duration,
-        grant: &Grant,
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -70,12 +67,6 @@ impl GuardedStore {
         state.left_alone_until = now.monotonic.checked_add(start.elapsed() + LEFT_ALONE);
         state.abandoned.push(abandoned);
         drop(state);
-        warn!(
-            target: LOG,
-            "client {:?}: the token store failed and is left alone for 30 s, meanwhile the token \
-             endpoint is asked: {error}",
-            grant.client_id()
-        );
         Err(error)
     }
 
@@ -91,9 +82,9 @@ impl GuardedStore {
     ) {
         let (this, grant) = (self.clone(), grant.clone());
         let _ = background::call(wait, move || {
-            if let Err(error) = this.call(patience, &grant, now, call) {
+            if let Err(error) = this.call(patience, now, call) {
                 let client_id = grant.client_id();
-                (this.0.hook)(&Event::StoreFailed { client_id, error: &*error });
+                Event::StoreFailed { client_id, error: &*error }.report(&*this.0.hook);
             }
         });
     }

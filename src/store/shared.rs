@@ -208,7 +208,7 @@ impl<'a> Turn<'a> {
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<T> {
         let store = self.shared.store.usable(now)?;
-        let answer = store.call(self.patience, self.request.grant, now, call);
+        let answer = store.call(self.patience, now, call);
         answer.map_err(|error| self.request.store_failure.set(Some(error))).ok()
     }
 }
