@@ -57,8 +57,6 @@ struct State {
     entries: HashMap<Grant, Entry, BuildHasherDefault<DigestHasher>>,
     tokens: Ends,
     failures: Ends,
-    /// The number of entries so far.
-    count: u64,
     /// The flights of renewals, landed ones included until the next renewal starts.
     renewals: Vec<Weak<Flight>>,
 }
@@ -84,9 +82,9 @@ impl Hasher for DigestHasher {
     }
 }
 
-/// Grants by the end of their token or failure, and by the entry's number. The monotonic clock is
-/// enough here: a token that has expired by the wall clock alone is not served, and is dropped a
-/// little later.
+/// Grants by the end of their token or failure. The digest distinguishes grants that end at the same
+/// time. The monotonic clock is enough here: a token that has expired by the wall clock alone is not
+/// served, and is dropped a little later.
 type Ends = BTreeMap<(Instant, u64), Grant>;
 
 /// Removed values. Drop them after unlocking, because wiping takes a while.
@@ -119,9 +117,7 @@ impl Cache {
     #[cold]
     fn lead(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Lead {
         let flight = Arc::new(Flight::new(now, self.timeout));
-        state.count += 1;
-        let entry = state.entries.entry(grant.clone()).or_insert(Entry::new(state.count));
-        entry.start(&flight);
+        state.entries.entry(grant.clone()).or_default().start(&flight);
         Lead { cache: Arc::clone(self), grant: grant.clone(), flight: Some(flight) }
     }
 
@@ -202,9 +198,9 @@ impl State {
     /// Takes the token or failure of a grant out of its entry. The caller puts it back or drops it.
     fn take(&mut self, grant: &Grant) -> Known {
         let Some(entry) = self.entries.get_mut(grant) else { return Known::Nothing };
-        let (number, known) = (entry.number, mem::take(&mut entry.known));
+        let known = mem::take(&mut entry.known);
         if let Some((ends, end)) = self.index_of(&known) {
-            ends.remove(&(end, number));
+            ends.remove(&(end, grant.digest()));
         }
         known
     }
@@ -212,13 +208,12 @@ impl State {
     /// Stores the token or failure of a grant, after [`take`](Self::take). In a full cache, evicts
     /// the one that ends first: a token for a token, a failure for a failure.
     fn put(&mut self, grant: &Grant, known: Known, capacity: usize) -> Option<Removed> {
-        let (key, entry) = self.entries.get_key_value(grant)?;
-        let (key, number) = (key.clone(), entry.number);
+        let key = self.entries.get_key_value(grant)?.0.clone();
         let Some((ends, end)) = self.index_of(&known) else {
             return Some((known, self.remove_if_empty(grant)));
         };
         let evicted = if ends.len() >= capacity { ends.pop_first() } else { None };
-        ends.insert((end, number), key);
+        ends.insert((end, grant.digest()), key);
         self.entries.get_mut(grant)?.known = known;
         evicted.map(|(_, grant)| self.remove(&grant))
     }

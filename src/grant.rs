@@ -120,6 +120,11 @@ impl Grant {
         self.credentials().0.user.as_ref()
     }
 
+    /// A keyed hash of all texts.
+    pub(crate) fn digest(&self) -> u64 {
+        *self.credentials().0.digest
+    }
+
     fn credentials(&self) -> &Credentials {
         let (Self::ClientCredentials(credentials) | Self::Password(credentials)) = self;
         credentials
@@ -188,7 +193,7 @@ impl Hash for Grant {
     /// Hashes the digest of the grant, and none of its texts.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(*self.credentials().0.digest);
+        state.write_u64(self.digest());
     }
 }
 

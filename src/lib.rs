@@ -266,8 +266,5 @@ pub use ureq;
 
 #[cfg(doctest)]
 #[doc = include_str!("../tests/non_exhaustive.md")]
-struct NonExhaustive;
-
-#[cfg(all(doctest, feature = "json"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[cfg_attr(feature = "json", doc = include_str!("../README.md"))]
+struct Texts;

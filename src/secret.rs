@@ -78,10 +78,7 @@ impl Secret {
         let Ok(text) = str::from_utf8(content) else {
             return invalid("is not UTF-8, and a secret must be");
         };
-        let line = text.strip_suffix('\n').unwrap_or(text);
-        // Without a line end, a `\r` is part of the secret.
-        let line =
-            if line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line };
+        let line = text.strip_suffix("\r\n").or(text.strip_suffix('\n')).unwrap_or(text);
         if line.is_empty() {
             return invalid("is empty, and a secret must not be");
         }

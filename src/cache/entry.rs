@@ -20,9 +20,8 @@ const RENEWAL_QUEUE: Duration = Duration::from_secs(1);
 const LAST_RESORT_WINDOW: Duration = Duration::from_secs(20);
 
 /// The token or the latest failure of one grant, and the flight that is running.
+#[derive(Default)]
 pub(super) struct Entry {
-    /// Distinguishes entries that end at the same time.
-    pub(super) number: u64,
     pub(super) known: Known,
     pub(super) flight: Option<Arc<Flight>>,
 }
@@ -94,10 +93,6 @@ pub(super) enum Decision<'a> {
 }
 
 impl Entry {
-    pub(super) fn new(number: u64) -> Self {
-        Self { number, known: Known::Nothing, flight: None }
-    }
-
     /// Implements the table of `Authenticator::get_token`, row by row.
     #[inline]
     pub(super) fn decide(&self, now: Moment) -> Decision<'_> {
@@ -119,12 +114,11 @@ impl Entry {
 
     pub(super) fn start(&mut self, flight: &Arc<Flight>) {
         self.flight = Some(Arc::clone(flight));
-        match &mut self.known {
+        if let Known::Token(cached) = &mut self.known
+            && cached.is_valid(flight.started())
+        {
             // If the leader ends without an outcome, the next renewal is due after this pause.
-            Known::Token(cached) if cached.is_valid(flight.started()) => {
-                cached.postpone_renewal(cached.window / 10, flight.started());
-            }
-            _ => {}
+            cached.postpone_renewal(cached.window / 10, flight.started());
         }
     }
 
@@ -138,21 +132,18 @@ impl Entry {
     /// Makes `token` count as missing, if it is the cached one and may be dropped.
     pub(super) fn refuse(&mut self, token: &Token, now: Moment) -> Option<Refusal> {
         let Known::Token(cached) = &mut self.known else { return None };
+        let Standing::Accepted { early_refusals } = cached.standing else { return None };
         let age = cached.arrived.until(now.monotonic);
-        match cached.standing {
-            Standing::Accepted { early_refusals }
-                if age >= cached.kept && cached.token.is_same(token) =>
-            {
-                let is_early = now.is_before(cached.token.lifetime().before_end(cached.window));
-                let early_refusals = if is_early { early_refusals.saturating_add(1) } else { 0 };
-                let refusal = Refusal { at: now, age, early_refusals };
-                cached.standing = Standing::Refused(refusal);
-                // No clock reads earlier than this, so no caller gets a hit.
-                cached.renew_at = cached.token.lifetime().start();
-                Some(refusal)
-            }
-            _ => None,
+        if age < cached.kept || !cached.token.is_same(token) {
+            return None;
         }
+        let is_early = now.is_before(cached.token.lifetime().before_end(cached.window));
+        let early_refusals = if is_early { early_refusals.saturating_add(1) } else { 0 };
+        let refusal = Refusal { at: now, age, early_refusals };
+        cached.standing = Standing::Refused(refusal);
+        // No clock reads earlier than this, so no caller gets a hit.
+        cached.renew_at = cached.token.lifetime().start();
+        Some(refusal)
     }
 
     pub(super) fn status(&self, now: Moment) -> Status {

@@ -34,7 +34,7 @@ pub(crate) fn parse(
     // The server's clock decides, so that a wrong local one does no harm.
     let date = http_date(headers, DATE).unwrap_or_else(|| utc(sent.wall));
     match status {
-        200..=299 if !is_refusal(body) => token(body, date, sent).map_err(Error::InvalidResponse),
+        200..=299 if !is_error(body) => token(body, date, sent).map_err(Error::InvalidResponse),
         300..=399 => Err(Error::InvalidResponse(InvalidResponse::Redirect {
             status,
             to: redirect_target(headers, grant),
@@ -57,13 +57,12 @@ pub(crate) fn parse(
 }
 
 /// Whether the body of a success is an error (RFC 6749 section 5.2) and not a token.
-fn is_refusal(body: &[u8]) -> bool {
-    let fields =
-        str::from_utf8(body).ok().and_then(|text| json::object(text, ["access_token", "error"]));
-    matches!(
-        fields,
-        Some([Found::Missing | Found::Once("null"), Found::Once(error)]) if error != "null"
-    )
+fn is_error(body: &[u8]) -> bool {
+    let text = str::from_utf8(body).unwrap_or_default();
+    match json::object(text, ["access_token", "error"]) {
+        Some([Found::Missing | Found::Once("null"), Found::Once(error)]) => error != "null",
+        _ => false,
+    }
 }
 
 /// The scheme and host that a redirect points to, if they can be quoted.

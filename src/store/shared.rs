@@ -112,6 +112,8 @@ impl<'a> Turn<'a> {
             if found.is_some() || self.lease.is_some() {
                 return found;
             }
+            // A store that fails has no lease to wait for.
+            self.shared.store.usable(now)?;
             if let (Some(token), Some(remaining)) = (self.request.current, remaining) {
                 let window = token.lifetime().window(self.shared.renew_before);
                 let is_left = policy::is_left_to_holder(remaining, window);
