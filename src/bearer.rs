@@ -85,7 +85,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed(), is_next_rejected: false };
+        let state = State { grant: source.fixed.clone(), is_next_rejected: false };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -185,7 +185,7 @@ impl Bearer {
     #[must_use]
     pub fn status(&self) -> Status {
         let grant = self.state().grant.clone();
-        grant.map_or(Status::UNKNOWN, |grant| self.authenticator.status(&grant))
+        grant.map(|grant| self.authenticator.status(&grant)).unwrap_or_default()
     }
 
     /// Returns an agent for API calls, with the HTTP settings of the [`Authenticator`] and this

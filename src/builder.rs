@@ -13,11 +13,7 @@ use crate::error::{ConfigError, Error};
 use crate::event::{Event, Hook};
 use crate::source::TokenSource;
 #[cfg(feature = "store")]
-use crate::store::TokenStore;
-#[cfg(feature = "store")]
-use crate::store::guard::GuardedStore;
-#[cfg(feature = "store")]
-use crate::store::shared::SharedTokens;
+use crate::store::{TokenStore, guard::GuardedStore, shared::SharedTokens};
 
 const DEFAULT_TOKEN_PATH: &str = "/api/v2/oauth2/token";
 /// Longer is as good as for ever, and keeps deadlines within what an `Instant` can tell.

@@ -154,7 +154,7 @@ impl Cache {
     }
 
     pub(crate) fn status(&self, grant: &Grant, now: Moment) -> Status {
-        self.lock().entries.get(grant).map_or(Status::UNKNOWN, |entry| entry.status(now))
+        self.lock().entries.get(grant).map(|entry| entry.status(now)).unwrap_or_default()
     }
 
     /// The number of cached tokens.

@@ -31,7 +31,7 @@ static DIGEST_KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// assert!(matches!(grant, Grant::ClientCredentials(_)));
 /// assert_eq!(grant.client_id(), "client id");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Grant {
     /// The program acts for itself: [`Grant::client_credentials`].
@@ -57,11 +57,8 @@ struct Inner {
     user: Option<User>,
 }
 
-#[derive(PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) name: Zeroizing<String>,
-    pub(crate) password: Secret,
-}
+/// A user's name and password.
+type User = (Secret, Secret);
 
 impl Grant {
     /// Creates a client credentials grant: the program acts for itself (RFC 6749 section 4.4).
@@ -82,7 +79,7 @@ impl Grant {
         username: impl Into<String>,
         password: impl Into<Secret>,
     ) -> Self {
-        let user = User { name: Zeroizing::new(username.into()), password: password.into() };
+        let user = (username.into().into(), password.into());
         Self::Password(Credentials::new(client_id.into(), client_secret.into(), Some(user)))
     }
 
@@ -114,10 +111,11 @@ impl Grant {
         &self.credentials().0.client_secret
     }
 
-    /// The user for whom the program acts. Its presence decides the grant type, because a caller
+    /// The name and password of the user for whom the program acts. Their presence decides the grant type, because a caller
     /// can put the credentials of one variant into the other.
-    pub(crate) fn user(&self) -> Option<&User> {
-        self.credentials().0.user.as_ref()
+    pub(crate) fn user(&self) -> Option<(&str, &str)> {
+        let (name, password) = self.credentials().0.user.as_ref()?;
+        Some((name.expose(), password.expose()))
     }
 
     /// A keyed hash of all texts.
@@ -132,8 +130,8 @@ impl Grant {
 
     /// The texts that an error must not quote from a server's answer; "" if there is none.
     pub(crate) fn private_texts(&self) -> [&str; 3] {
-        let user = self.user().map_or(["", ""], |user| [user.password.expose(), &user.name]);
-        [self.client_secret().expose(), user[0], user[1]]
+        let (name, password) = self.user().unwrap_or_default();
+        [self.client_secret().expose(), password, name]
     }
 
     /// The name of a secret that starts or ends with a character that is probably a mistake.
@@ -167,18 +165,16 @@ impl Grant {
             ("client_id", self.client_id()),
             ("client_secret", self.client_secret().expose()),
         ];
-        let user = self.user().into_iter().flat_map(|user| {
-            [("username", user.name.as_str()), ("password", user.password.expose())]
-        });
-        client.into_iter().chain(user)
+        let user = self.user().map(|(name, password)| [("username", name), ("password", password)]);
+        client.into_iter().chain(user.into_iter().flatten())
     }
 }
 
 impl Credentials {
     fn new(client_id: String, client_secret: Secret, user: Option<User>) -> Self {
-        let names = (&client_id, user.as_ref().map(|user| &*user.name));
-        let secrets = (client_secret.expose(), user.as_ref().map(|user| user.password.expose()));
-        let digest = Zeroizing::new(DIGEST_KEYS.hash_one((names, secrets)));
+        let user_texts = user.as_ref().map(|(name, password)| (name.expose(), password.expose()));
+        let digest = DIGEST_KEYS.hash_one((&client_id, client_secret.expose(), user_texts));
+        let digest = Zeroizing::new(digest);
         Self(Arc::new(Inner { digest, client_id, client_secret, user }))
     }
 
@@ -197,17 +193,9 @@ impl Hash for Grant {
     }
 }
 
-impl fmt::Debug for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.user().is_some() { "Password" } else { "ClientCredentials" };
-        f.debug_struct(name).field("client_id", &self.client_id()).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let client_id = &self.client_id();
-        f.debug_struct("Credentials").field("client_id", client_id).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("client_id", &self.0.client_id).finish_non_exhaustive()
     }
 }
 
@@ -293,11 +281,11 @@ mod tests {
     fn debug_shows_the_client_id_only() {
         assert_eq!(
             format!("{:?}", Grant::client_credentials("id", "s3cr3t")),
-            "ClientCredentials { client_id: \"id\", .. }"
+            "ClientCredentials(Credentials { client_id: \"id\", .. })"
         );
         assert_eq!(
             format!("{:?}", Grant::password("id", "s3cr3t", "jan", "pass")),
-            "Password { client_id: \"id\", .. }"
+            "Password(Credentials { client_id: \"id\", .. })"
         );
         let Grant::Password(credentials) = Grant::password("id", "s3cr3t", "jan", "pass") else {
             panic!("another variant");

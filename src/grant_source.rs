@@ -25,15 +25,12 @@ use crate::grant::Grant;
 /// # Ok::<(), weseedo_auth::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct GrantSource(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    Fixed(Grant),
-    Read(Arc<Read>),
+pub struct GrantSource {
+    read: Arc<dyn Fn() -> Result<Grant, BoxedError> + Send + Sync>,
+    /// The grant, if it never changes.
+    pub(crate) fixed: Option<Grant>,
 }
 
-type Read = dyn Fn() -> Result<Grant, BoxedError> + Send + Sync;
 type BoxedError = Box<dyn StdError + Send + Sync>;
 
 impl GrantSource {
@@ -46,7 +43,7 @@ impl GrantSource {
     pub fn new(
         read: impl Fn() -> Result<Grant, Box<dyn StdError + Send + Sync>> + Send + Sync + 'static,
     ) -> Self {
-        Self(Kind::Read(Arc::new(read)))
+        Self { read: Arc::new(read), fixed: None }
     }
 
     /// Creates a source that reads environment variables, as [`Grant::from_env`] does. A file is
@@ -56,32 +53,21 @@ impl GrantSource {
         Self::new(|| Ok(Grant::from_env()?))
     }
 
-    /// The grant, if it never changes.
-    pub(crate) fn fixed(&self) -> Option<Grant> {
-        match &self.0 {
-            Kind::Fixed(grant) => Some(grant.clone()),
-            Kind::Read(_) => None,
-        }
-    }
-
     pub(crate) fn read(&self) -> Result<Grant, Error> {
-        match &self.0 {
-            Kind::Fixed(grant) => Ok(grant.clone()),
-            Kind::Read(read) => read().map_err(|error| {
-                let error = match error.downcast() {
-                    Ok(error) => *error,
-                    Err(error) => Error::Grant(GrantError(error.into())),
-                };
-                warn!(target: LOG, "the grant source failed: {error}");
-                error
-            }),
-        }
+        (self.read)().map_err(|error| {
+            let error = match error.downcast() {
+                Ok(error) => *error,
+                Err(error) => Error::Grant(GrantError(error.into())),
+            };
+            warn!(target: LOG, "the grant source failed: {error}");
+            error
+        })
     }
 }
 
 impl From<Grant> for GrantSource {
     fn from(grant: Grant) -> Self {
-        Self(Kind::Fixed(grant))
+        Self { fixed: Some(grant.clone()), read: Arc::new(move || Ok(grant.clone())) }
     }
 }
 

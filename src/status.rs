@@ -4,7 +4,7 @@ use crate::error::Error;
 
 /// The state of one grant, for health checks:
 /// [`Authenticator::status`](super::Authenticator::status).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Status {
     /// How long the cached token stays valid, by the monotonic clock or the wall clock, whichever
@@ -17,10 +17,4 @@ pub struct Status {
     pub retry_in: Option<Duration>,
     /// Whether a fetch or renewal is running.
     pub fetching: bool,
-}
-
-impl Status {
-    /// The status of a grant about which nothing is known.
-    pub(crate) const UNKNOWN: Self =
-        Self { remaining: None, last_error: None, retry_in: None, fetching: false };
 }

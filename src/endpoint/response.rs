@@ -69,8 +69,8 @@ fn is_error(body: &[u8]) -> bool {
 fn redirect_target(headers: &HeaderMap, grant: &Grant) -> Option<String> {
     let uri = headers.get(LOCATION)?.to_str().ok()?.parse::<Uri>().ok()?;
     let (scheme, host) = (uri.scheme_str()?, uri.host()?);
-    let is_quotable = Private(grant.private_texts()).is_host_quotable(host);
-    is_quotable.then(|| format!("{scheme}://{host}"))
+    let is_quoted = !Private(grant.private_texts()).is_near(host);
+    is_quoted.then(|| format!("{scheme}://{host}"))
 }
 
 fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, InvalidResponse> {

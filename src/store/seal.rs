@@ -44,9 +44,9 @@ impl Seal {
                 framed(&[client_secret]),
                 framed(&[token_endpoint, "client_credentials", client_id]),
             ),
-            Some(user) => (
-                framed(&[client_secret, user.password.expose()]),
-                framed(&[token_endpoint, "password", client_id, &user.name]),
+            Some((name, password)) => (
+                framed(&[client_secret, password]),
+                framed(&[token_endpoint, "password", client_id, name]),
             ),
         };
         let mut name_and_key = Box::new(Zeroizing::new([0; NAME_LENGTH + KEY_LENGTH]));

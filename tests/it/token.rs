@@ -319,7 +319,7 @@ fn debug_texts_hold_nothing_secret() {
     );
     assert_eq!(
         format!("{:?}", authenticator.bearer(grant)),
-        "Bearer { grant: Some(Password { client_id: \"id\", .. }), .. }"
+        "Bearer { grant: Some(Password(Credentials { client_id: \"id\", .. })), .. }"
     );
     let source = GrantSource::new(|| Ok(Grant::client_credentials("id", "s3cr3t")));
     assert_eq!(format!("{source:?}"), "GrantSource(..)");
