@@ -189,7 +189,7 @@ impl Authenticator {
         let (clock, store_failure) = (&|| caller.now(), Cell::default());
         let request = TokenRequest { grant, current, deadline, retries, clock, store_failure };
         let start = clock();
-        lead.led_by_this_thread();
+        lead.flight.led_by_this_thread();
         let (outcome, from_store) = match self.0.source.fetch(&request) {
             Ok(Fetched::New(token)) => (Ok(token), false),
             Ok(Fetched::FromStore(token)) => (Ok(token), true),
@@ -208,7 +208,7 @@ impl Authenticator {
             let remaining = served.as_ref().map(|token| token.lifetime().remaining(now));
             let event = match &outcome {
                 Ok(token) => {
-                    let lifetime = token.lifetime().length();
+                    let lifetime = token.lifetime().length;
                     Event::Obtained { client_id, renewal, from_store, elapsed, lifetime }
                 }
                 Err(error) => Event::Failed { client_id, renewal, elapsed, error, remaining },

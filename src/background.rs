@@ -1,10 +1,8 @@
 //! Short-lived threads, and what happens where the system gives none.
 
-#[cfg(any(feature = "store", feature = "wipe"))]
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-#[cfg(any(feature = "store", feature = "wipe"))]
 use std::time::Duration;
 
 /// Runs `run` with `input` in a new thread.
@@ -38,7 +36,7 @@ pub(crate) fn spawn<T: Send + 'static>(
 /// # Errors
 ///
 /// Returns `Timeout` if `job` takes longer, and `Disconnected` if it panics.
-#[cfg(any(feature = "store", feature = "wipe"))]
+#[cfg_attr(not(any(feature = "store", feature = "wipe")), expect(dead_code, reason = "unused"))]
 pub(crate) fn call<T: Send + 'static>(
     time: Duration,
     job: impl FnOnce() -> T + Send + 'static,

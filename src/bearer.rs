@@ -171,7 +171,7 @@ impl Bearer {
             }
             let Some(another) = self.another_token(&token) else { break };
             outcome = call(&another);
-            if another.lifetime().start().monotonic >= refused {
+            if another.lifetime().start.monotonic >= refused {
                 break;
             }
             // This token was requested before the refusal, so it may have been revoked as well.
@@ -309,7 +309,7 @@ impl Middleware for Bearer {
         if is_refused && take_has_sent_token() != Some(false) {
             self.refuse(&token);
             if let Some(slot) = slot {
-                let _ = slot.0.set(token);
+                let _ = slot.set(token);
             }
         }
         result
@@ -317,8 +317,7 @@ impl Middleware for Bearer {
 }
 
 /// The slot for a token that the API refused, in the extensions of a request.
-#[derive(Clone, Default)]
-struct Refused(Arc<OnceLock<Token>>);
+type Refused = Arc<OnceLock<Token>>;
 
 /// Middleware that repeats a call once if the API refused its token. Comes before the user's
 /// middleware, so that a repeated call passes through that as any other call.
@@ -345,7 +344,7 @@ impl Middleware for Repeat {
         let refused = Refused::default();
         parts.extensions.insert(refused.clone());
         let result = next.handle(Request::from_parts(parts, body));
-        match refused.0.get() {
+        match refused.get() {
             Some(token) if self.bearer.another_token(token).is_some() => self.agent.run(again),
             _ => result,
         }

@@ -9,15 +9,10 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-#[cfg(loom)]
-use loom::sync::{Mutex, MutexGuard};
-#[cfg(not(loom))]
-use std::sync::{Mutex, MutexGuard};
-
 pub(crate) use crate::cache::entry::Refusal;
 use crate::cache::entry::{Decision, Entry, Known};
-use crate::cache::flight::lock;
 pub(crate) use crate::cache::flight::{Flight, Landing, Waited};
+use crate::cache::flight::{Mutex, MutexGuard, lock};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::grant::Grant;
@@ -118,7 +113,7 @@ impl Cache {
     fn lead(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Lead {
         let flight = Arc::new(Flight::new(now, self.timeout));
         state.entries.entry(grant.clone()).or_default().start(&flight);
-        Lead { cache: Arc::clone(self), grant: grant.clone(), flight: Some(flight) }
+        Lead { cache: Arc::clone(self), grant: grant.clone(), flight }
     }
 
     /// Returns `None`, and postpones the renewal, if as many are running as may run.
@@ -138,7 +133,7 @@ impl Cache {
             return None;
         }
         let lead = self.lead(state, grant, now);
-        state.renewals.extend(lead.flight.as_ref().map(Arc::downgrade));
+        state.renewals.push(Arc::downgrade(&lead.flight));
         Some(lead)
     }
 
@@ -231,7 +226,8 @@ impl State {
     }
 
     fn remove_if_empty(&mut self, grant: &Grant) -> Option<(Grant, Entry)> {
-        let is_empty = self.entries.get(grant)?.is_empty();
+        let entry = self.entries.get(grant)?;
+        let is_empty = entry.flight.is_none() && matches!(entry.known, Known::Nothing);
         is_empty.then(|| self.entries.remove_entry(grant))?
     }
 
@@ -251,39 +247,33 @@ impl State {
 pub(crate) struct Lead {
     cache: Arc<Cache>,
     grant: Grant,
-    /// `None` after the landing.
-    flight: Option<Arc<Flight>>,
+    pub(crate) flight: Arc<Flight>,
 }
 
 impl Lead {
-    /// Makes this thread the one that will land the flight.
-    pub(crate) fn led_by_this_thread(&self) {
-        if let Some(flight) = &self.flight {
-            flight.led_by_this_thread();
-        }
-    }
-
     /// Caches the outcome and publishes it to the waiters. Returns the token that callers get
     /// although the fetch failed, if there is one.
-    pub(crate) fn land(mut self, landing: Landing, now: Moment) -> Option<Token> {
+    pub(crate) fn land(self, landing: Landing, now: Moment) -> Option<Token> {
         let served = self.finish(landing, now);
         self.cache.sweep(now);
         served
     }
 
-    fn finish(&mut self, landing: Landing, now: Moment) -> Option<Token> {
-        let flight = self.flight.take()?;
+    fn finish(&self, landing: Landing, now: Moment) -> Option<Token> {
+        let flight = &self.flight;
         let (served, _removed) = {
             let mut state = self.cache.lock();
             match state.entries.get_mut(&self.grant) {
-                Some(entry) if entry.has_flight(&flight) => {
+                Some(entry)
+                    if entry.flight.as_ref().is_some_and(|own| Arc::ptr_eq(own, flight)) =>
+                {
                     entry.flight = None;
                     let known = state.take(&self.grant);
-                    let known = known.after(&landing, &flight, self.cache.renew_before, now);
+                    let known = known.after(&landing, flight, self.cache.renew_before, now);
                     let served = known.valid_token(now).cloned();
                     (served, state.put(&self.grant, known, self.cache.capacity))
                 }
-                // The grant was forgotten meanwhile, or the flight counts as abandoned.
+                // The flight has landed before or counts as abandoned, or the grant was forgotten.
                 _ => (None, None),
             }
         };

@@ -57,8 +57,8 @@ impl Moment {
 /// A stretch of time. It has ended as soon as either clock says so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    start: Moment,
-    length: Duration,
+    pub(crate) start: Moment,
+    pub(crate) length: Duration,
 }
 
 impl Span {
@@ -76,14 +76,6 @@ impl Span {
             // A monotonic clock may not reach back to before the machine was started.
             None => Self::new(now, remaining),
         }
-    }
-
-    pub(crate) fn start(&self) -> Moment {
-        self.start
-    }
-
-    pub(crate) fn length(&self) -> Duration {
-        self.length
     }
 
     /// How long before the end of a token with this lifetime its renewal is due. At most a quarter
@@ -187,7 +179,7 @@ mod tests {
     fn span_that_began_before_the_machine_started_is_not_prolonged() {
         let now = Moment::now();
         let span = Span::with_remaining(now, HOUR, HOUR * 3);
-        assert_eq!((span.remaining(now), span.length()), (HOUR, HOUR * 3));
+        assert_eq!((span.remaining(now), span.length), (HOUR, HOUR * 3));
         for length in [HOUR, Duration::from_secs(u64::MAX / 2), Duration::MAX] {
             let span = Span::with_remaining(now, HOUR, length);
             assert_eq!(span.remaining(now), HOUR);

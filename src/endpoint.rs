@@ -22,7 +22,7 @@ pub(crate) use crate::endpoint::http::Configure;
 use crate::endpoint::response::MAX_BODY;
 use crate::endpoint::transport::KeptTls;
 pub(crate) use crate::endpoint::transport::take_has_sent_token;
-use crate::error::{ConfigError, Error, InvalidResponse, TransportError};
+use crate::error::{Error, InvalidResponse, TransportError};
 use crate::event::LOG;
 use crate::read;
 use crate::source::TokenRequest;
@@ -40,15 +40,6 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(
-        address: Address,
-        configure: Configure,
-        timeout: Duration,
-    ) -> Result<Self, ConfigError> {
-        let config = http::token_config(&address, &configure)?;
-        Ok(Self { address, configure, config, tls: KeptTls::default(), timeout })
-    }
-
     /// Sends one token request and reads the answer. The text of a time-out names the time since
     /// `start`.
     fn fetch_once(

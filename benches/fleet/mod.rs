@@ -286,8 +286,8 @@ impl Fleet {
     /// A copy of `Turn::load`.
     fn load(&self, i: usize, now: Moment) -> Option<Span> {
         let stored = self.stored?;
-        let remaining = policy::remaining(stored.start().wall, stored.length(), None, now.wall);
-        let lifetime = Span::with_remaining(now, remaining, stored.length());
+        let remaining = policy::remaining(stored.start.wall, stored.length, None, now.wall);
+        let lifetime = Span::with_remaining(now, remaining, stored.length);
         let current = self.processes[i].held.map(|held| held.lifetime.remaining(now));
         policy::is_used(remaining, lifetime.window(RENEW_BEFORE), current).then_some(lifetime)
     }

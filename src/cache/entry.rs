@@ -115,10 +115,10 @@ impl Entry {
     pub(super) fn start(&mut self, flight: &Arc<Flight>) {
         self.flight = Some(Arc::clone(flight));
         if let Known::Token(cached) = &mut self.known
-            && cached.is_valid(flight.started())
+            && cached.is_valid(flight.started)
         {
             // If the leader ends without an outcome, the next renewal is due after this pause.
-            cached.postpone_renewal(cached.window / 10, flight.started());
+            cached.postpone_renewal(cached.window / 10, flight.started);
         }
     }
 
@@ -142,7 +142,7 @@ impl Entry {
         let refusal = Refusal { at: now, age, early_refusals };
         cached.standing = Standing::Refused(refusal);
         // No clock reads earlier than this, so no caller gets a hit.
-        cached.renew_at = cached.token.lifetime().start();
+        cached.renew_at = cached.token.lifetime().start;
         Some(refusal)
     }
 
@@ -162,14 +162,6 @@ impl Entry {
         let fetching = self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now));
         let retry_in = Some(retry_in).filter(|pause| !pause.is_zero() && !fetching);
         Status { remaining, last_error, retry_in, fetching }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.flight.is_none() && matches!(self.known, Known::Nothing)
-    }
-
-    pub(super) fn has_flight(&self, flight: &Arc<Flight>) -> bool {
-        self.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight))
     }
 }
 
@@ -197,7 +189,7 @@ impl Known {
             // its answer did not come. So a waiter with time left may ask at once.
             (Landing::OutOfTime(error), before) => {
                 let has_answered = error.retry_after().is_some();
-                let from = if has_answered { now } else { flight.started() };
+                let from = if has_answered { now } else { flight.started };
                 Self::Failed(before.failure(error, from))
             }
             (Landing::Gone, before) => before,
@@ -206,30 +198,25 @@ impl Known {
 
     /// The token that callers get, if there is one.
     pub(super) fn valid_token(&self, now: Moment) -> Option<&Token> {
-        self.cached().filter(|cached| cached.is_valid(now)).map(|cached| &cached.token)
+        let Self::Token(cached) = self else { return None };
+        cached.is_valid(now).then_some(&cached.token)
     }
 
     /// The token, also a refused one, unless it has expired.
     pub(super) fn unexpired_token(&self, now: Moment) -> Option<&Token> {
-        self.cached().map(|cached| &cached.token).filter(|token| !token.lifetime().has_ended(now))
-    }
-
-    fn cached(&self) -> Option<&Cached> {
-        match self {
-            Self::Token(cached) => Some(cached),
-            Self::Nothing | Self::Failed(_) => None,
-        }
+        let Self::Token(cached) = self else { return None };
+        Some(&cached.token).filter(|token| !token.lifetime().has_ended(now))
     }
 
     /// The refusal of the last token, if the API refused it.
     fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Nothing => None,
-            Self::Token(cached) => match cached.standing {
-                Standing::Accepted { .. } => None,
-                Standing::Refused(refusal) | Standing::LastResort(refusal) => Some(refusal),
-            },
+            Self::Token(Cached {
+                standing: Standing::Refused(r) | Standing::LastResort(r),
+                ..
+            }) => Some(*r),
             Self::Failed(failure) => failure.refusal,
+            _ => None,
         }
     }
 
@@ -262,9 +249,7 @@ impl Cached {
         let kept = match (before, before.refusal()) {
             // A token that was requested before the refusal may have been revoked together with
             // the refused one, so it is no replacement.
-            (_, Some(refusal)) if refusal.at.monotonic > lifetime.start().monotonic => {
-                Duration::ZERO
-            }
+            (_, Some(refusal)) if refusal.at.monotonic > lifetime.start.monotonic => Duration::ZERO,
             (_, Some(_)) => REPLACEMENT_KEPT,
             // The renewal of a replacement is kept for the rest of that time.
             (Known::Token(cached), None) => {

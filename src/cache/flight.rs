@@ -3,9 +3,9 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 #[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(loom))]
-use std::sync::{Condvar, Mutex, MutexGuard};
+pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::clock::Moment;
 use crate::error::Error;
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// A fetch or renewal that is running, and the place where others wait for its outcome.
 pub(crate) struct Flight {
-    started: Moment,
+    pub(super) started: Moment,
     timeout: Duration,
     abandoned_at: Instant,
     /// The thread that will land the flight.
@@ -63,10 +63,6 @@ impl Flight {
         }
     }
 
-    pub(super) fn started(&self) -> Moment {
-        self.started
-    }
-
     /// Whether the leader's thread must be gone, because it would have landed by now. A `fork`
     /// copies flights, but not the threads that would land them.
     pub(super) fn is_abandoned(&self, now: Moment) -> bool {
@@ -74,12 +70,13 @@ impl Flight {
     }
 
     /// Makes this thread the one that will land the flight.
-    pub(super) fn led_by_this_thread(&self) {
+    pub(crate) fn led_by_this_thread(&self) {
         let _ = self.leader.set(thread::current().id());
     }
 
+    /// Publishes the landing to the waiters, unless there was one before.
     pub(super) fn publish(&self, landing: Landing) {
-        *lock(&self.landing) = Some(landing);
+        lock(&self.landing).get_or_insert(landing);
         self.landed.notify_all();
     }
 

@@ -8,8 +8,9 @@ use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::typestate::AgentScope;
 use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
+use crate::endpoint::Endpoint;
 use crate::endpoint::address::{Address, is_loopback};
-use crate::endpoint::{Endpoint, transport};
+use crate::endpoint::transport::{self, KeptTls};
 use crate::error::{ConfigError, Error};
 use crate::event::LOG;
 
@@ -24,28 +25,28 @@ const IDLE_CONNECTIONS: usize = 10;
 const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const API_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The checked settings of token requests.
-pub(super) fn token_config(
-    address: &Address,
-    configure: &Configure,
-) -> Result<Config, ConfigError> {
-    // Idle connections would hold buffers until the next renewal, and be stale then.
-    let config = configure(defaults(address).max_idle_connections(0))
-        .http_status_as_error(false)
-        .accept_encoding("")
-        // Set last, so that no setting overrides these: credentials never travel to another host,
-        // nor in plain text.
-        .max_redirects(0)
-        .https_only(address.is_https())
-        .build();
-    check(&config, address)?;
-    if address.is_https() {
-        warn_of_probable_mistakes(&config);
-    }
-    Ok(config)
-}
-
 impl Endpoint {
+    pub(crate) fn new(
+        address: Address,
+        configure: Configure,
+        timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        // Idle connections would hold buffers until the next renewal, and be stale then.
+        let config = configure(defaults(&address).max_idle_connections(0))
+            .http_status_as_error(false)
+            .accept_encoding("")
+            // Set last, so that no setting overrides these: credentials never travel to another
+            // host, nor in plain text.
+            .max_redirects(0)
+            .https_only(address.is_https())
+            .build();
+        check(&config, &address)?;
+        if address.is_https() {
+            warn_of_probable_mistakes(&config);
+        }
+        Ok(Self { address, configure, config, tls: KeptTls::default(), timeout })
+    }
+
     /// An agent for API calls, with one middleware before the user's and one after them. If the
     /// user's function returns unusable settings this time, each call fails with that error.
     pub(crate) fn api_agent(&self, first: Option<impl Middleware>, last: impl Middleware) -> Agent {

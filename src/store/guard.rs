@@ -13,12 +13,10 @@ const LEFT_ALONE: Duration = Duration::from_secs(30);
 
 /// A store that can't delay a caller for long: each call runs in a thread of its own.
 #[derive(Clone)]
-pub(crate) struct GuardedStore(Arc<Inner>);
-
-struct Inner {
-    store: Box<dyn TokenStore>,
+pub(crate) struct GuardedStore {
+    store: Arc<dyn TokenStore>,
     hook: Arc<Hook>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -31,7 +29,7 @@ struct State {
 
 impl GuardedStore {
     pub(crate) fn new(store: Box<dyn TokenStore>, hook: Arc<Hook>) -> Self {
-        Self(Arc::new(Inner { store, hook, state: Mutex::default() }))
+        Self { store: store.into(), hook, state: Arc::default() }
     }
 
     /// Returns the store, unless it is left alone.
@@ -54,7 +52,7 @@ impl GuardedStore {
         let (this, running, start) = (self.clone(), Arc::new(()), Instant::now());
         let abandoned = Arc::downgrade(&running);
         // The call runs until its answer is dropped, because that may release a lease.
-        let answer = background::call(patience, move || (call(&*this.0.store), running));
+        let answer = background::call(patience, move || (call(&*this.store), running));
         let error = match answer {
             Ok((Ok(answer), _)) => return Ok(answer),
             Ok((Err(error), _)) => error,
@@ -84,12 +82,12 @@ impl GuardedStore {
         let _ = background::call(wait, move || {
             if let Err(error) = this.call(patience, now, call) {
                 let client_id = grant.client_id();
-                Event::StoreFailed { client_id, error: &*error }.report(&*this.0.hook);
+                Event::StoreFailed { client_id, error: &*error }.report(&*this.hook);
             }
         });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

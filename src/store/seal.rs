@@ -83,9 +83,9 @@ impl Seal {
         let mut value = Zeroizing::new(Vec::with_capacity(length));
         value.extend(nonce);
         value.extend(token.expires_at().unix_timestamp_nanos().to_be_bytes());
-        let fetched = token.lifetime().start().wall.duration_since(SystemTime::UNIX_EPOCH);
+        let fetched = token.lifetime().start.wall.duration_since(SystemTime::UNIX_EPOCH);
         value.extend(milliseconds(fetched.unwrap_or_default()).to_be_bytes());
-        value.extend(milliseconds(token.lifetime().length()).to_be_bytes());
+        value.extend(milliseconds(token.lifetime().length).to_be_bytes());
         value.extend(access_token);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let text = &mut value[NONCE_LEN..];
@@ -211,9 +211,9 @@ mod tests {
             let opened = seal.open(&seal.seal(&token).unwrap()).unwrap();
             assert_eq!(*opened.access_token, ACCESS_TOKEN);
             assert_eq!(opened.expires, token.expires_at());
-            let fetched = token.lifetime().start().wall;
+            let fetched = token.lifetime().start.wall;
             assert!(fetched.duration_since(opened.fetched).unwrap() < Duration::from_millis(1));
-            assert_eq!(opened.lifetime, token.lifetime().length());
+            assert_eq!(opened.lifetime, token.lifetime().length);
         }
     }
 

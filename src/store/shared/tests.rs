@@ -179,7 +179,7 @@ fn token_of_another_process_is_used_without_a_request() {
     let token = second.token().unwrap();
     assert_eq!(world.store.calls(), "load");
     assert_eq!((token.access_token(), token.expires_at()), ("t0", original.expires_at()));
-    assert_eq!(token.lifetime().length(), HOUR);
+    assert_eq!(token.lifetime().length, HOUR);
     assert_eq!(
         (first.reported(), second.reported()),
         ("fetched from endpoint".into(), "fetched from store".into())
