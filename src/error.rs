@@ -79,12 +79,9 @@ pub struct GrantError(pub(crate) Arc<dyn std::error::Error + Send + Sync>);
 /// The text names its host and port, the proxy if there is one, the time that had passed after a
 /// time-out, and the cause.
 #[derive(Clone, Debug)]
-pub struct TransportError(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    text: String,
-    error: ureq::Error,
+pub struct TransportError {
+    text: Arc<str>,
+    error: Arc<ureq::Error>,
 }
 
 /// Why an answer is not a usable token.
@@ -177,13 +174,13 @@ impl Error {
 
 impl TransportError {
     pub(crate) fn new(text: String, error: ureq::Error) -> Self {
-        Self(Arc::new(Inner { text, error }))
+        Self { text: text.into(), error: error.into() }
     }
 
     /// Returns ureq's error.
     #[must_use]
     pub fn ureq(&self) -> &ureq::Error {
-        &self.0.error
+        &self.error
     }
 
     /// Returns whether the time ran out.
@@ -271,7 +268,7 @@ impl std::error::Error for GrantError {
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.text)
+        f.write_str(&self.text)
     }
 }
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::back_off;
 use crate::cache::flight::{Flight, Landing};
@@ -45,9 +45,9 @@ pub(super) struct Cached {
     renew_at: Moment,
     /// Why the last renewal failed.
     failure: Option<Box<Error>>,
-    arrived: Moment,
-    /// Until this long after arrival, `invalidate` ignores the token.
-    kept: Duration,
+    arrived: Instant,
+    /// Until then, `invalidate` ignores the token.
+    kept_until: Instant,
     standing: Standing,
 }
 
@@ -80,7 +80,6 @@ pub(super) struct Failure {
     refusal: Option<Refusal>,
     /// While this lasts, callers get the error at once.
     pause: Span,
-    remembered: Span,
 }
 
 /// The next step of `get_token` for a caller.
@@ -133,10 +132,10 @@ impl Entry {
     pub(super) fn refuse(&mut self, token: &Token, now: Moment) -> Option<Refusal> {
         let Known::Token(cached) = &mut self.known else { return None };
         let Standing::Accepted { early_refusals } = cached.standing else { return None };
-        let age = cached.arrived.until(now.monotonic);
-        if age < cached.kept || !cached.token.is_same(token) {
+        if now.monotonic < cached.kept_until || !cached.token.is_same(token) {
             return None;
         }
+        let age = now.monotonic.saturating_duration_since(cached.arrived);
         let is_early = now.is_before(cached.token.lifetime().before_end(cached.window));
         let early_refusals = if is_early { early_refusals.saturating_add(1) } else { 0 };
         let refusal = Refusal { at: now, age, early_refusals };
@@ -147,21 +146,17 @@ impl Entry {
     }
 
     pub(super) fn status(&self, now: Moment) -> Status {
-        let (remaining, last_error, retry_in) = match &self.known {
-            Known::Nothing => (None, None, Duration::ZERO),
+        let remaining = self.known.valid_token(now).map(|token| token.lifetime().remaining(now));
+        let (last_error, pause) = match &self.known {
+            Known::Nothing => (None, Duration::ZERO),
             Known::Token(cached) => {
-                let error = cached.failure.as_deref();
-                let pause = error.map(|_| cached.renew_at.since(now)).unwrap_or_default();
-                let remaining = cached.token.lifetime().remaining(now);
-                (Some(remaining).filter(|_| cached.is_valid(now)), error.cloned(), pause)
+                (cached.failure.as_deref().cloned(), cached.renew_at.since(now))
             }
-            Known::Failed(failure) => {
-                (None, Some(failure.error_at(now)), failure.pause.remaining(now))
-            }
+            Known::Failed(failure) => (Some(failure.error_at(now)), failure.pause.remaining(now)),
         };
         let fetching = self.flight.as_ref().is_some_and(|flight| !flight.is_abandoned(now));
-        let retry_in = Some(retry_in).filter(|pause| !pause.is_zero() && !fetching);
-        Status { remaining, last_error, retry_in, fetching }
+        let is_paused = last_error.is_some() && !pause.is_zero() && !fetching;
+        Status { remaining, last_error, retry_in: is_paused.then_some(pause), fetching }
     }
 }
 
@@ -188,8 +183,7 @@ impl Known {
             // The pause starts with the request, because the endpoint got no other request while
             // its answer did not come. So a waiter with time left may ask at once.
             (Landing::OutOfTime(error), before) => {
-                let has_answered = error.retry_after().is_some();
-                let from = if has_answered { now } else { flight.started };
+                let from = if error.retry_after().is_some() { now } else { flight.started };
                 Self::Failed(before.failure(error, from))
             }
             (Landing::Gone, before) => before,
@@ -223,14 +217,8 @@ impl Known {
     fn failure(&self, error: &Error, from: Moment) -> Box<Failure> {
         let before = if let Self::Failed(failure) = self { failure.count } else { 0 };
         let count = before.saturating_add(1);
-        let pause = back_off::after_failure(count, error);
-        Box::new(Failure {
-            error: error.clone(),
-            count,
-            refusal: self.refusal(),
-            pause: Span::new(from, pause),
-            remembered: Span::new(from, pause + REMEMBERED),
-        })
+        let pause = Span::new(from, back_off::after_failure(count, error));
+        Box::new(Failure { error: error.clone(), count, refusal: self.refusal(), pause })
     }
 
     /// When the token expires, or the failure need not be remembered any longer.
@@ -238,7 +226,7 @@ impl Known {
         match self {
             Self::Nothing => None,
             Self::Token(cached) => Some(cached.token.lifetime().end()),
-            Self::Failed(failure) => Some(failure.remembered.end()),
+            Self::Failed(failure) => Some(failure.pause.end().plus(REMEMBERED)),
         }
     }
 }
@@ -246,22 +234,22 @@ impl Known {
 impl Cached {
     fn new(token: Token, before: &Known, renew_before: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
-        let kept = match (before, before.refusal()) {
+        let kept_until = match (before, before.refusal()) {
             // A token that was requested before the refusal may have been revoked together with
             // the refused one, so it is no replacement.
-            (_, Some(refusal)) if refusal.at.monotonic > lifetime.start.monotonic => Duration::ZERO,
-            (_, Some(_)) => REPLACEMENT_KEPT,
-            // The renewal of a replacement is kept for the rest of that time.
-            (Known::Token(cached), None) => {
-                cached.kept.saturating_sub(cached.arrived.until(now.monotonic))
+            (_, Some(refusal)) if refusal.at.monotonic <= lifetime.start.monotonic => {
+                now.plus(REPLACEMENT_KEPT).monotonic
             }
-            _ => Duration::ZERO,
+            // The renewal of a replacement is kept for the rest of that time.
+            (Known::Token(cached), None) => cached.kept_until,
+            _ => now.monotonic,
         };
         let early_refusals = before.refusal().map_or(0, |refusal| refusal.early_refusals);
         let window = jitter::shortened(lifetime.window(renew_before));
         let renew_at = lifetime.before_end(window);
         let standing = Standing::Accepted { early_refusals };
-        Self { token, window, renew_at, failure: None, arrived: now, kept, standing }
+        let arrived = now.monotonic;
+        Self { token, window, renew_at, failure: None, arrived, kept_until, standing }
     }
 
     /// Whether the token stays in use after a fetch failed. A valid token does; a refused token
