@@ -106,16 +106,11 @@ impl Authenticator {
     /// - [`Error::Config`]: a logger or middleware called `get_token` for the grant whose token was
     ///   being fetched in its thread.
     pub fn get_token(&self, grant: &Grant) -> Result<Token, Error> {
-        self.get_token_for(&(), grant, self.0.timeout)
+        self.token_for(&(), grant, self.0.timeout)
     }
 
     /// [`get_token`](Self::get_token) for a caller that has `time`.
-    pub(crate) fn get_token_for(
-        &self,
-        caller: &impl Caller,
-        grant: &Grant,
-        time: Duration,
-    ) -> Outcome {
+    pub(crate) fn token_for(&self, caller: &impl Caller, grant: &Grant, time: Duration) -> Outcome {
         let start = caller.now();
         let mut now = start;
         // Not computed for a hit, which needs no deadline.

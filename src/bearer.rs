@@ -118,7 +118,7 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        self.authenticator.get_token_for(self, &self.grant()?, self.authenticator.0.timeout)
+        self.authenticator.token_for(self, &self.grant()?, self.authenticator.0.timeout)
     }
 
     /// Calls `call` with a token, and once more with another token if it returns
@@ -211,9 +211,9 @@ impl Bearer {
     #[must_use]
     pub fn agent(&self) -> Agent {
         let endpoint = &self.authenticator.0.endpoint;
-        let agent = endpoint.api_agent(None::<Repeat>, self.clone());
-        let repeat = Repeat { bearer: self.clone(), agent };
-        endpoint.api_agent(Some(repeat), self.clone())
+        let pass = |call: Request<SendBody>, next: MiddlewareNext<'_>| next.handle(call);
+        let agent = endpoint.api_agent(pass, self.clone());
+        endpoint.api_agent(Repeat { bearer: self.clone(), agent }, self.clone())
     }
 
     /// The current grant. Asks the source if it was not asked yet.
@@ -271,7 +271,7 @@ impl Caller for Bearer {
                 Err(error) => return Some(Err(error)),
             },
         };
-        let outcome = self.authenticator.get_token_for(&(), &next, time);
+        let outcome = self.authenticator.token_for(&(), &next, time);
         let mut state = self.state();
         state.is_next_rejected = matches!(outcome, Err(Error::Rejected { .. }));
         // Wiped after the lock is released.

@@ -259,19 +259,17 @@ impl Builder {
     ///
     /// [`Error::Config`]: its text names the unusable setting and says why.
     pub fn build(self) -> Result<Authenticator, Error> {
-        self.checked().map_err(Error::Config)
-    }
-
-    fn checked(self) -> Result<Authenticator, ConfigError> {
         if self.timeout.is_zero() {
-            return Err(ConfigError::Timeout);
+            return Err(Error::Config(ConfigError::Timeout));
         }
         if self.capacity == 0 {
-            return Err(ConfigError::Capacity);
+            return Err(Error::Config(ConfigError::Capacity));
         }
-        let address = Address::new(self.environment.base_url(), &self.token_path)?;
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        let endpoint = Arc::new(Endpoint::new(address, self.configure, timeout)?);
+        let endpoint = Address::new(self.environment.base_url(), &self.token_path)
+            .and_then(|address| Endpoint::new(address, self.configure, timeout))
+            .map_err(Error::Config)?;
+        let endpoint = Arc::new(endpoint);
         let source: Box<dyn TokenSource> = Box::new(Arc::clone(&endpoint));
         #[cfg(feature = "store")]
         let source = match self.store {

@@ -27,7 +27,7 @@ struct World {
 
 impl Authenticator {
     pub(crate) fn get_token_by(&self, caller: &impl Caller, grant: &Grant) -> Result<Token, Error> {
-        self.get_token_for(caller, grant, self.0.timeout)
+        self.token_for(caller, grant, self.0.timeout)
     }
 }
 

@@ -26,7 +26,7 @@ impl Address {
     }
 
     pub(crate) fn is_https(&self) -> bool {
-        is_https(&self.0)
+        self.0.scheme_str() == Some("https")
     }
 
     pub(crate) fn host_and_port(&self) -> String {
@@ -87,13 +87,9 @@ fn is_visible(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn is_https(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("https")
-}
-
 /// The port of the URL, or else the scheme's default port.
 fn port(uri: &Uri) -> u16 {
-    uri.port_u16().unwrap_or(if is_https(uri) { 443 } else { 80 })
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
 }
 
 #[cfg(test)]

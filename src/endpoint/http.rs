@@ -49,14 +49,12 @@ impl Endpoint {
 
     /// An agent for API calls, with one middleware before the user's and one after them. If the
     /// user's function returns unusable settings this time, each call fails with that error.
-    pub(crate) fn api_agent(&self, first: Option<impl Middleware>, last: impl Middleware) -> Agent {
-        let mut config = defaults(&self.address)
+    pub(crate) fn api_agent(&self, first: impl Middleware, last: impl Middleware) -> Agent {
+        let config = defaults(&self.address)
             .timeout_connect(Some(API_CONNECT_TIMEOUT))
             .timeout_recv_response(Some(API_RESPONSE_TIMEOUT))
-            .max_idle_connections_per_host(IDLE_CONNECTIONS);
-        if let Some(first) = first {
-            config = config.middleware(first);
-        }
+            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .middleware(first);
         let config = (self.configure)(config)
             .https_only(self.address.is_https())
             // ureq's other choice compares hosts and not origins, so it would carry the token to
@@ -77,13 +75,16 @@ impl Endpoint {
 /// Refuses settings with which ureq would panic on the first request, and settings that would send
 /// plain text off this machine.
 fn check(config: &Config, address: &Address) -> Result<(), ConfigError> {
-    let is_unusable = |value: &&AutoHeaderValue| matches!(value, AutoHeaderValue::Provided(text) if HeaderValue::from_str(text).is_err());
+    let is_unusable = |value: &AutoHeaderValue| match value {
+        AutoHeaderValue::Provided(text) => HeaderValue::from_str(text).is_err(),
+        _ => false,
+    };
     let headers = [config.user_agent(), config.accept(), config.accept_encoding()];
     // ureq's own limit is 100 MB.
     let sizes = 1..=64 * 1024 * 1024;
     let buffers = [config.input_buffer_size(), config.output_buffer_size()];
     Err(ConfigError::Http(match config.proxy() {
-        _ if headers.iter().any(is_unusable) => {
+        _ if headers.into_iter().any(is_unusable) => {
             "a header value holds what can't stand in an HTTP header"
         }
         _ if !buffers.iter().all(|size| sizes.contains(size)) => {

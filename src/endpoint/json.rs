@@ -44,10 +44,8 @@ impl<'de, const N: usize> Visitor<'de> for Names<'_, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = [Found::Missing; N];
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            let Some(key) = string(key.get()) else {
-                continue;
-            };
-            if let Some(i) = self.0.iter().position(|name| *name == *key) {
+            let place = |key: Zeroizing<String>| self.0.iter().position(|name| *name == *key);
+            if let Some(i) = string(key.get()).and_then(place) {
                 found[i] = match found[i] {
                     Found::Missing => Found::Once(value.get()),
                     Found::Once(_) | Found::Repeated => Found::Repeated,

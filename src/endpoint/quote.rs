@@ -5,6 +5,9 @@ use zeroize::Zeroizing;
 const WORDS: &str = include_str!("words.txt");
 /// How many characters of a description are quoted.
 const QUOTED: usize = 256;
+/// Replaces a description that must not be quoted.
+pub(super) const WITHHELD: &str =
+    "withheld: the server's words are not plain, or too close to a secret or user name";
 /// This many characters in a row of a private text give it away.
 const PIECE: usize = 6;
 /// A shorter private text is ignored, because ordinary words contain it.
@@ -16,16 +19,6 @@ const MOST_SIGNS_IN_A_ROW: usize = 4;
 /// Three characters take six digits in decimal, and hardly fewer than five in hexadecimal.
 const MOST_DIGITS: usize = 4;
 const MOST_SINGLE_LETTERS: usize = 3;
-
-/// The part of a server's text that may be quoted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Quote {
-    /// The text is empty, or markup.
-    Nothing,
-    /// The text may be an echo of a private text.
-    Withheld,
-    Text(String),
-}
 
 /// The private texts of a grant: client secret, password and user name ("" if there is none).
 ///
@@ -43,10 +36,10 @@ impl Private<'_> {
         (is_code && is_plain(text) && !self.is_near(text)).then(|| text.to_owned())
     }
 
-    /// Quotes the first words of a description.
-    pub(super) fn description(&self, text: &str) -> Quote {
+    /// Quotes the first words of a description; `None` if it is empty, or markup.
+    pub(super) fn description(&self, text: &str) -> Option<String> {
         if text.trim().is_empty() || text.contains('<') {
-            return Quote::Nothing;
+            return None;
         }
         let mut quote = Zeroizing::new(String::with_capacity(QUOTED));
         for word in text.split_whitespace() {
@@ -56,11 +49,8 @@ impl Private<'_> {
             let space = if quote.is_empty() { "" } else { " " };
             quote.extend([space, word]);
         }
-        if is_plain(&quote) && !self.is_near(&quote) {
-            Quote::Text(quote.to_string())
-        } else {
-            Quote::Withheld
-        }
+        let is_quotable = is_plain(&quote) && !self.is_near(&quote);
+        Some(if is_quotable { quote.to_string() } else { WITHHELD.to_owned() })
     }
 
     /// Whether a text shows a piece of a private text, in upper or lower case. The piece may have
@@ -142,17 +132,13 @@ mod tests {
         authentication included, or a method that we do not accept here. Please do contact your \
         administrator or try again tomorrow.";
 
-    fn quote(text: &str) -> Quote {
-        Private([SECRET, PASSWORD, USER]).description(text)
+    fn quote(text: &str) -> String {
+        Private([SECRET, PASSWORD, USER]).description(text).unwrap_or_default()
     }
 
     /// The quote where `private` is the only private text.
-    fn quote_beside(private: &str, text: &str) -> Quote {
-        Private(["", private, ""]).description(text)
-    }
-
-    fn quoted(text: &str) -> Quote {
-        Quote::Text(text.to_owned())
+    fn quote_beside(private: &str, text: &str) -> String {
+        Private(["", private, ""]).description(text).unwrap_or_default()
     }
 
     #[test]
@@ -175,8 +161,11 @@ mod tests {
             "Bad credentials",
             "JSON body expected",
         ] {
-            assert_eq!(Private(["", "", ""]).description(text), quoted(text));
-            assert_eq!(Private([hex, "p4ss", "jan@example.nl"]).description(text), quoted(text));
+            assert_eq!(Private(["", "", ""]).description(text).as_deref(), Some(text));
+            assert_eq!(
+                Private([hex, "p4ss", "jan@example.nl"]).description(text).as_deref(),
+                Some(text)
+            );
         }
     }
 
@@ -184,7 +173,7 @@ mod tests {
     fn nothing_is_quoted_of_markup_and_blank_texts() {
         let long = format!("{LONG}<p>");
         for text in ["", " \r\n", " <html>x", "not found<br>", "<b>secret</b>", &long] {
-            assert_eq!(quote(text), Quote::Nothing, "{text}");
+            assert_eq!(quote(text), "", "{text}");
         }
     }
 
@@ -212,20 +201,19 @@ mod tests {
             "a@b",
             "...",
         ] {
-            assert_eq!(quote_beside("", text), Quote::Withheld, "{text:?}");
+            assert_eq!(quote_beside("", text), WITHHELD, "{text:?}");
         }
         for text in ["a i s", "12 34", "is it ...a", "No such client"] {
-            assert_eq!(quote_beside("", text), quoted(text));
+            assert_eq!(quote_beside("", text), text);
         }
-        assert_eq!(quote_beside("", " no\tsuch\r\n\r\nclient "), quoted("no such client"));
+        assert_eq!(quote_beside("", " no\tsuch\r\n\r\nclient "), "no such client");
     }
 
     #[test]
     fn quotes_end_before_256_characters() {
         let quote = quote_beside("", LONG);
-        let Quote::Text(text) = &quote else { panic!("{quote:?}") };
-        assert!(LONG.starts_with(text) && text.len() > 240 && text.len() < 256, "{}", text.len());
-        assert_eq!(quote_beside("", &"x".repeat(2000)), Quote::Withheld);
+        assert!(LONG.starts_with(&quote) && (241..256).contains(&quote.len()), "{quote}");
+        assert_eq!(quote_beside("", &"x".repeat(2000)), WITHHELD);
     }
 
     #[test]
@@ -256,21 +244,21 @@ mod tests {
             "user-code",
             "of the war",
         ] {
-            assert_eq!(quote(text), Quote::Withheld, "{text}");
+            assert_eq!(quote(text), WITHHELD, "{text}");
         }
         for text in ["user name", "code", "the user"] {
-            assert_eq!(quote(text), quoted(text));
+            assert_eq!(quote(text), text);
         }
         for private in ["cl ie\u{200b}nt", "c-l1i2e3nt", "client\n", "tneilc"] {
-            assert_eq!(quote_beside(private, "no such client"), Quote::Withheld, "{private}");
+            assert_eq!(quote_beside(private, "no such client"), WITHHELD, "{private}");
         }
     }
 
     #[test]
     fn words_spell_nothing_with_their_first_letters() {
         for text in ["was it not the error request", "request error that no issue was"] {
-            assert_eq!(quote_beside("", text), quoted(text));
-            assert_eq!(quote_beside("winter", text), Quote::Withheld);
+            assert_eq!(quote_beside("", text), text);
+            assert_eq!(quote_beside("winter", text), WITHHELD);
         }
     }
 
@@ -285,11 +273,11 @@ mod tests {
             ("4711", "47 client 11"),
             ("no\u{eb}t", "not found"),
         ] {
-            assert_eq!(quote_beside(private, text), Quote::Withheld, "{private}");
+            assert_eq!(quote_beside(private, text), WITHHELD, "{private}");
         }
         for ignored in ["", "x", "is"] {
             let text = "it is ignored".replace("ignored", "locked");
-            assert_eq!(quote_beside(ignored, &text), quoted(&text));
+            assert_eq!(quote_beside(ignored, &text), text);
         }
     }
 
@@ -298,13 +286,13 @@ mod tests {
         let text = "client is disabled";
         let [longest, longer] =
             [LONGEST, LONGEST + 1].map(|length| "q8".repeat(length)[..length].to_owned());
-        assert_eq!(quote_beside(&longest, text), quoted(text));
-        assert_eq!(quote_beside(&longer, text), Quote::Withheld);
+        assert_eq!(quote_beside(&longest, text), text);
+        assert_eq!(quote_beside(&longer, text), WITHHELD);
 
         let secrets = ["k7", "z9", "p2"].map(|text| text.repeat(1 << 19));
         let private = Private([&secrets[0], &secrets[1], &secrets[2]]);
-        assert_eq!(private.description(text), Quote::Withheld);
-        assert_eq!(private.description(""), Quote::Nothing);
+        assert_eq!(private.description(text).as_deref(), Some(WITHHELD));
+        assert_eq!(private.description(""), None);
         assert_eq!(private.code("invalid_client"), None);
     }
 
@@ -320,7 +308,8 @@ mod tests {
                 let echo = form(&secret[start..start + length]);
                 let before = ["", "no such user ", "Invalid client secret: ", "user '"];
                 let text = format!("{}{echo} here", before[random.below(before.len())]);
-                if let Quote::Text(quote) = quote_beside(&secret, &text) {
+                let quote = quote_beside(&secret, &text);
+                if quote != WITHHELD {
                     assert!(!quote.contains(echo.trim()), "{secret} as {name}: {quote}");
                 }
             }

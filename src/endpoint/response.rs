@@ -4,19 +4,17 @@ use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 use ureq::http::header::{DATE, HeaderName, LOCATION, RETRY_AFTER};
 use ureq::http::{HeaderMap, Uri};
+use zeroize::Zeroizing;
 
 use crate::clock::{Moment, Span};
 use crate::endpoint::json::{self, Found};
-use crate::endpoint::quote::{Private, Quote};
+use crate::endpoint::quote::Private;
 use crate::error::{Error, InvalidResponse};
 use crate::grant::Grant;
 use crate::token::Token;
 
 /// The longest body that is read, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
-/// Replaces a description that must not be quoted.
-const WITHHELD: &str =
-    "withheld: the server's words are not plain, or too close to a secret or user name";
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 
@@ -113,10 +111,7 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, Inval
     }
 }
 
-fn string(
-    name: &'static str,
-    found: Found<'_>,
-) -> Result<zeroize::Zeroizing<String>, InvalidResponse> {
+fn string(name: &'static str, found: Found<'_>) -> Result<Zeroizing<String>, InvalidResponse> {
     let invalid = |reason| InvalidResponse::Field { name, reason };
     match found {
         Found::Missing => Err(invalid("is missing")),
@@ -134,31 +129,23 @@ pub(super) fn add(description: &mut Option<String>, hint: &str) {
 /// The `code` and `description` of an error.
 fn quoted(body: &[u8], grant: &Grant) -> (Option<String>, Option<String>) {
     let private = Private(grant.private_texts());
-    let described = |text: &str| match private.description(text) {
-        Quote::Nothing => None,
-        Quote::Withheld => Some(WITHHELD.to_owned()),
-        Quote::Text(text) => Some(text),
-    };
     // A body that is too large was not read whole, so no part of it is quoted either.
     let Some(text) = str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return (None, None);
     };
     let names = ["error", "error_description", "message"];
     if let Some([code, descriptions @ ..]) = json::object(text, names) {
-        let string = |found| match found {
-            Found::Once(raw) => json::string(raw),
-            Found::Missing | Found::Repeated => None,
-        };
+        let string = |found| if let Found::Once(raw) = found { json::string(raw) } else { None };
         let mut descriptions = descriptions.into_iter().filter_map(string);
         let code = string(code).and_then(|text| private.code(&text));
-        return (code, descriptions.find_map(|text| described(&text)));
+        return (code, descriptions.find_map(|text| private.description(&text)));
     }
     let text = text.trim_start_matches('\u{feff}').trim_ascii();
     let description = match text.chars().next() {
         // Incomplete objects and other JSON are not quoted, because they are not meant for people.
         Some('{' | '[') => None,
-        Some('"') => json::string(text).and_then(|text| described(&text)),
-        _ => described(text),
+        Some('"') => json::string(text).and_then(|text| private.description(&text)),
+        _ => private.description(text),
     };
     (None, description)
 }
@@ -181,16 +168,11 @@ fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
     let text = headers.get(name)?.to_str().ok()?;
     let words: Vec<_> = text.split([' ', '-']).filter(|word| !word.is_empty()).collect();
     // RFC 2822 has all parts, and the two digits of a year, but orders them like the first form.
-    let rfc2822 = match words[..] {
-        // Sunday, 06-Nov-94 08:49:37 GMT
-        [_, day, month, year, time, "GMT"] if text.contains('-') => {
-            format!("{day} {month} {year} {time} GMT")
-        }
-        // Sun Nov  6 08:49:37 1994
-        [_, month, day, time, year] => format!("{day} {month} {year} {time} GMT"),
-        // Sun, 06 Nov 1994 08:49:37 GMT
-        _ => text.to_owned(),
+    // Sun, 06 Nov 1994 08:49:37 GMT · Sunday, 06-Nov-94 08:49:37 GMT · Sun Nov  6 08:49:37 1994
+    let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = words[..] else {
+        return None;
     };
+    let rfc2822 = format!("{day} {month} {year} {time} GMT");
     OffsetDateTime::parse(&rfc2822, &Rfc2822).ok()
 }
 
@@ -206,6 +188,7 @@ mod tests {
     use ureq::http::HeaderValue;
 
     use super::*;
+    use crate::endpoint::quote::WITHHELD;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: Duration = Duration::from_secs(1);

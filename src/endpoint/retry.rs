@@ -39,10 +39,7 @@ impl TokenSource for Arc<Endpoint> {
             let remaining = clock().until(request.deadline);
             if is_last || !error.is_transient() || wait >= remaining {
                 // The server's own answer says more than a time-out.
-                return Err(match answer {
-                    Some(answer) if remaining < NO_TIME => answer,
-                    _ => error,
-                });
+                return Err(answer.filter(|_| remaining < NO_TIME).unwrap_or(error));
             }
             let client_id = request.grant.client_id();
             debug!(target: LOG, "client {client_id:?}: asking again in {wait:.1?}: {error}");

@@ -140,10 +140,8 @@ impl<In: Transport> Transport for LayeredTransport<In> {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let output = &self.inner.buffers().output()[..amount];
         // Only the head of a request is searched, and not its body.
-        let is_head = output
-            .split(|byte| *byte == b'\r')
-            .next()
-            .is_some_and(|line| line.ends_with(b" HTTP/1.1"));
+        let first_line = output.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let is_head = first_line.ends_with(b" HTTP/1.1");
         let name = b"\r\nauthorization: ";
         let has_token = is_head.then(|| output.windows(name.len()).any(|part| part == name));
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));

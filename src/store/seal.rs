@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::hkdf::{HKDF_SHA256, HKDF_SHA512, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -54,7 +54,8 @@ impl Seal {
         #[expect(clippy::expect_used, reason = "proven above")]
         Salt::new(HKDF_SHA256, FORMAT)
             .extract(&secrets)
-            .expand(&[&info], NameAndKey)
+            // Only the length of this key type counts: 64 bytes, for the name and the key.
+            .expand(&[&info], HKDF_SHA512)
             .and_then(|okm| okm.fill(&mut **name_and_key))
             .expect("two hashes' length of key material");
         Self(name_and_key)
@@ -107,22 +108,14 @@ impl Seal {
         let (expires, text) = text.split_first_chunk()?;
         let (fetched, text) = text.split_first_chunk()?;
         let (lifetime, text) = text.split_first_chunk()?;
+        let expires = i128::from_be_bytes(*expires);
         let duration = |bytes: &[u8; 8]| Duration::from_millis(u64::from_be_bytes(*bytes));
         Some(Opened {
             access_token: Zeroizing::new(str::from_utf8(text).ok()?.to_owned()),
-            expires: OffsetDateTime::from_unix_timestamp_nanos(i128::from_be_bytes(*expires))
-                .ok()?,
+            expires: OffsetDateTime::from_unix_timestamp_nanos(expires).ok()?,
             fetched: SystemTime::UNIX_EPOCH.checked_add(duration(fetched))?,
             lifetime: duration(lifetime),
         })
-    }
-}
-
-struct NameAndKey;
-
-impl KeyType for NameAndKey {
-    fn len(&self) -> usize {
-        NAME_LENGTH + KEY_LENGTH
     }
 }
 

@@ -37,15 +37,11 @@ impl TokenSource for SharedTokens {
         if let Some(found) = turn.look() {
             return Ok(found);
         }
-        match self.origin.fetch(request) {
-            Ok(fetched) => {
-                if let Fetched::New(token) = &fetched {
-                    turn.save(token);
-                }
-                Ok(fetched)
-            }
-            Err(error) => turn.look_again(&error).ok_or(error),
+        let fetched = self.origin.fetch(request);
+        if let Ok(Fetched::New(token)) = &fetched {
+            turn.save(token);
         }
+        fetched.or_else(|error| turn.look_again(&error).ok_or(error))
     }
 
     fn refuse(&self, token: &Token, now: Moment) {
