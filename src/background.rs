@@ -19,11 +19,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     let slot = Arc::new(Mutex::new(Some(input)));
     let shared = Arc::clone(&slot);
     let take = |slot: &Mutex<Option<T>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let run = move || {
-        if let Some(input) = take(&shared) {
-            run(input);
-        }
-    };
+    let run = move || take(&shared).map(run).unwrap_or_default();
     let spawned = thread::Builder::new().name("weseedo-auth".to_owned()).spawn(run);
     if spawned.is_ok() { Ok(()) } else { take(&slot).map_or(Ok(()), Err) }
 }

@@ -98,7 +98,7 @@ impl Cache {
             Decision::Hit(token) => Claim::Hit(token.clone()),
             Decision::Renew(token) => {
                 let token = token.clone();
-                match self.lead_renewal(&mut state, grant, now) {
+                match self.renew(&mut state, grant, now) {
                     Some(lead) => Claim::Renew(token, lead),
                     None => Claim::Hit(token),
                 }
@@ -116,14 +116,9 @@ impl Cache {
         Lead { cache: Arc::clone(self), grant: grant.clone(), flight }
     }
 
-    /// Returns `None`, and postpones the renewal, if as many are running as may run.
+    /// Leads a renewal. If as many are running as may run, postpones it and returns `None`.
     #[cold]
-    fn lead_renewal(
-        self: &Arc<Self>,
-        state: &mut State,
-        grant: &Grant,
-        now: Moment,
-    ) -> Option<Lead> {
+    fn renew(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Option<Lead> {
         let is_running = |flight: &Weak<Flight>| {
             flight.upgrade().is_some_and(|flight| !flight.is_abandoned(now))
         };

@@ -26,7 +26,7 @@ use crate::error::{Error, InvalidResponse, TransportError};
 use crate::event::LOG;
 use crate::read;
 use crate::source::TokenRequest;
-use crate::token::Token;
+use crate::token::Outcome;
 
 /// The token endpoint, and the API at the same origin.
 pub(crate) struct Endpoint {
@@ -42,12 +42,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Sends one token request and reads the answer. The text of a time-out names the time since
     /// `start`.
-    fn fetch_once(
-        &self,
-        request: &TokenRequest<'_>,
-        timeout: Duration,
-        start: Moment,
-    ) -> Result<Token, Error> {
+    fn fetch_once(&self, request: &TokenRequest<'_>, timeout: Duration, start: Moment) -> Outcome {
         let (grant, clock) = (request.grant, request.clock);
         warn_of_traced_secrets();
         let uri = self.address.uri();

@@ -11,39 +11,32 @@ use crate::secret::Secret;
 /// Reads a grant from variables. An empty variable counts as unset.
 pub(crate) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Grant, Error> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
-    let text = |name| match set(name).map(OsString::into_string).transpose() {
-        Ok(text) => Ok(text),
-        Err(value) => {
+    let text = |name| {
+        set(name).map(OsString::into_string).transpose().map_err(|value| {
             value.into_encoded_bytes().zeroize();
             missing(&format!("{name} must be UTF-8"))
-        }
+        })
     };
-    let secret = |file, name| match set(file) {
-        Some(path) => match Secret::from_file(path) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(error) => missing(&format!("{file}: {error}")),
-        },
+    let secret = |file, name| match set(file).map(Secret::from_file) {
+        Some(secret) => secret.map(Some).map_err(|error| missing(&format!("{file}: {error}"))),
         None => Ok(text(name)?.map(Secret::from)),
     };
-    let Some(client_id) = text("WESEEDO_CLIENT_ID")? else {
-        return missing("set WESEEDO_CLIENT_ID");
-    };
-    let Some(client_secret) = secret("WESEEDO_CLIENT_SECRET_FILE", "WESEEDO_CLIENT_SECRET")? else {
-        return missing("set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET");
-    };
+    let client_id = text("WESEEDO_CLIENT_ID")?.ok_or_else(|| missing("set WESEEDO_CLIENT_ID"))?;
+    let client_secret = secret("WESEEDO_CLIENT_SECRET_FILE", "WESEEDO_CLIENT_SECRET")?
+        .ok_or_else(|| missing("set WESEEDO_CLIENT_SECRET_FILE or WESEEDO_CLIENT_SECRET"))?;
     let password = secret("WESEEDO_PASSWORD_FILE", "WESEEDO_PASSWORD")?;
     match (text("WESEEDO_USERNAME")?, password) {
         (None, None) => Ok(Grant::client_credentials(client_id, client_secret)),
         (Some(name), Some(word)) => Ok(Grant::password(client_id, client_secret, name, word)),
-        (Some(_), None) => {
-            missing("WESEEDO_USERNAME is set: set WESEEDO_PASSWORD_FILE or WESEEDO_PASSWORD too")
-        }
-        (None, Some(_)) => missing("a password is set: set WESEEDO_USERNAME too"),
+        (Some(_), None) => Err(missing(
+            "WESEEDO_USERNAME is set: set WESEEDO_PASSWORD_FILE or WESEEDO_PASSWORD too",
+        )),
+        (None, Some(_)) => Err(missing("a password is set: set WESEEDO_USERNAME too")),
     }
 }
 
-fn missing<T>(reason: &str) -> Result<T, Error> {
-    Err(Error::Grant(GrantError(Box::<dyn std::error::Error + Send + Sync>::from(reason).into())))
+fn missing(reason: &str) -> Error {
+    Error::Grant(GrantError(Box::<dyn std::error::Error + Send + Sync>::from(reason).into()))
 }
 
 #[cfg(test)]

@@ -34,10 +34,8 @@ struct Inner {
 
 impl Token {
     pub(crate) fn new(access_token: &str, expires_at: OffsetDateTime, lifetime: Span) -> Self {
-        let mut authorization =
-            Zeroizing::new(String::with_capacity(SCHEME.len() + access_token.len()));
-        authorization.push_str(SCHEME);
-        authorization.push_str(access_token);
+        // Allocated at its final size.
+        let authorization = Zeroizing::new([SCHEME, access_token].concat());
         Self(Arc::new(Inner {
             authorization,
             expires_at,
