@@ -587,6 +587,23 @@ fn renewal_does_not_wait_for_the_lease_and_is_due_again() {
 }
 
 #[test]
+fn renewal_beside_a_store_that_fails_after_the_lease_asks_the_endpoint() {
+    let world = World::new();
+    let process = world.process();
+    process.get();
+    let key = world.store.value().0;
+    let _held = world.store.lease(&key, MINUTE).unwrap();
+    process.reported();
+    let loads = AtomicUsize::new(0);
+    world.store.before(move |call| match call {
+        "load" if loads.fetch_add(1, Ordering::SeqCst) == 1 => Err("no room".into()),
+        _ => Ok(()),
+    });
+    assert_eq!(process.get_after(HOUR - MINUTE * 3), "t1");
+    assert_eq!(process.reported(), "renewed from endpoint, store failed: no room");
+}
+
+#[test]
 fn renewal_without_a_lease_succeeds_before_the_token_expires() {
     let world = World::new();
     let process = world.process_with(|builder| builder.renew_in_background(true));
