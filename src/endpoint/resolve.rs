@@ -21,6 +21,10 @@ impl Resolver for Lookup {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let unbounded = NextTimeout { after: Duration::NotHappening, ..timeout };
+        // No thread where none is needed: ureq looks a name up for a kept connection too.
+        if timeout.after.is_not_happening() {
+            return DefaultResolver::default().resolve(uri, config, unbounded);
+        }
         let (uri, config) = (uri.clone(), config.clone());
         let look_up = move || DefaultResolver::default().resolve(&uri, &config, unbounded);
         background::call(*timeout.after, look_up).unwrap_or_else(|error| {
