@@ -42,7 +42,7 @@ const INLINE_RENEWAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Authenticator(pub(crate) Arc<Shared>);
 
-/// Who gets a token: the clock that counts, and how to go on after the grant was rejected.
+/// A caller of `get_token`: its clock, and what it does after its grant was rejected.
 pub(crate) trait Caller: Clone + Send + 'static {
     fn now(&self) -> Moment {
         Moment::now()

@@ -1,5 +1,6 @@
 //! Grants from environment variables.
 
+use std::env;
 use std::ffi::OsString;
 
 use zeroize::Zeroize;
@@ -8,8 +9,28 @@ use crate::error::{Error, GrantError};
 use crate::grant::Grant;
 use crate::secret::Secret;
 
+impl Grant {
+    /// Reads a grant from environment variables. An empty variable counts as unset.
+    ///
+    /// | variable | |
+    /// |---|---|
+    /// | `WESEEDO_CLIENT_ID` | required |
+    /// | `WESEEDO_CLIENT_SECRET_FILE`, else `WESEEDO_CLIENT_SECRET` | required; the first is the path of a file, for [`Secret::from_file`] |
+    /// | `WESEEDO_USERNAME` | for the password grant, together with a password |
+    /// | `WESEEDO_PASSWORD_FILE`, else `WESEEDO_PASSWORD` | for the password grant, together with a user name |
+    ///
+    /// Prefer files: the environment keeps a copy of its own, which is not wiped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Grant`]: its text names the variable that is missing or unusable.
+    pub fn from_env() -> Result<Self, Error> {
+        read(|name| env::var_os(name))
+    }
+}
+
 /// Reads a grant from variables. An empty variable counts as unset.
-pub(crate) fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Grant, Error> {
+fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Grant, Error> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     let text = |name| {
         set(name).map(OsString::into_string).transpose().map_err(|value| {

@@ -1,4 +1,3 @@
-use std::env;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
@@ -6,8 +5,6 @@ use std::sync::{Arc, LazyLock};
 use serde::Serializer;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
-use crate::from_env;
 use crate::secret::Secret;
 
 /// The keys of all digests. They are random, so that nobody can choose grants whose digests
@@ -81,24 +78,6 @@ impl Grant {
     ) -> Self {
         let user = (username.into().into(), password.into());
         Self::Password(Credentials::new(client_id.into(), client_secret.into(), Some(user)))
-    }
-
-    /// Reads a grant from environment variables. An empty variable counts as unset.
-    ///
-    /// | variable | |
-    /// |---|---|
-    /// | `WESEEDO_CLIENT_ID` | required |
-    /// | `WESEEDO_CLIENT_SECRET_FILE`, else `WESEEDO_CLIENT_SECRET` | required; the first is the path of a file, for [`Secret::from_file`] |
-    /// | `WESEEDO_USERNAME` | for the password grant, together with a password |
-    /// | `WESEEDO_PASSWORD_FILE`, else `WESEEDO_PASSWORD` | for the password grant, together with a user name |
-    ///
-    /// Prefer files: the environment keeps a copy of its own, which is not wiped.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Grant`]: its text names the variable that is missing or unusable.
-    pub fn from_env() -> Result<Self, Error> {
-        from_env::read(|name| env::var_os(name))
     }
 
     /// Returns the client identifier.

@@ -87,17 +87,13 @@ fn is_plain(text: &str) -> bool {
             .all(|signs| signs.len() <= MOST_SIGNS_IN_A_ROW)
         && words(text).all(is_known)
         && words(text).filter(|word| word.len() == 1).count() <= MOST_SINGLE_LETTERS
-        && digits(text) <= MOST_DIGITS
+        && text.bytes().filter(u8::is_ascii_digit).count() <= MOST_DIGITS
         // Binary code can be written with two words.
         && words(text).enumerate().filter(is_repeated).count() * 2 <= count
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
-}
-
-fn digits(text: &str) -> usize {
-    text.bytes().filter(u8::is_ascii_digit).count()
 }
 
 /// The characters of one kind, in lower case. The buffer has its final size from the start, because
