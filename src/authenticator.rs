@@ -48,15 +48,15 @@ pub(crate) trait Caller: Clone + Send + 'static {
         Moment::now()
     }
 
-    /// Returns the outcome of another grant if this one's is a rejection and there is another grant.
-    /// Takes no longer than the given time. `_is_own` distinguishes the outcome of this caller's own
-    /// fetch from an outcome that callers share.
-    fn recover(&self, _: &Outcome, _: &Grant, _: Duration, _is_own: bool) -> Option<Outcome> {
+    /// Goes on with another grant if the outcome is a rejection and there is another grant. Takes
+    /// no longer than the given time. `_is_own_fetch` is false for an outcome that other callers
+    /// get too: that of a shared flight, or a remembered failure.
+    fn recover(&self, _: &Outcome, _: &Grant, _: Duration, _is_own_fetch: bool) -> Option<Outcome> {
         None
     }
 }
 
-/// A caller with a grant that never changes.
+/// A caller without another grant to go on with.
 impl Caller for () {}
 
 pub(crate) struct Shared {
@@ -109,7 +109,7 @@ impl Authenticator {
         self.token_for(&(), grant, self.0.timeout)
     }
 
-    /// [`get_token`](Self::get_token) for a caller that has `time`.
+    /// Implements [`get_token`](Self::get_token) for a caller that has `time`.
     pub(crate) fn token_for(&self, caller: &impl Caller, grant: &Grant, time: Duration) -> Outcome {
         let start = caller.now();
         let mut now = start;
@@ -184,7 +184,7 @@ impl Authenticator {
         let (clock, store_failure) = (&|| caller.now(), Cell::default());
         let request = TokenRequest { grant, current, deadline, retries, clock, store_failure };
         let start = clock();
-        lead.flight.led_by_this_thread();
+        lead.flight.set_leader();
         let (outcome, from_store) = match self.0.source.fetch(&request) {
             Ok(Fetched::New(token)) => (Ok(token), false),
             Ok(Fetched::FromStore(token)) => (Ok(token), true),
@@ -297,10 +297,10 @@ impl Authenticator {
     }
 }
 
-fn landing(outcome: &Outcome, time: Duration) -> Landing {
+fn landing(outcome: &Outcome, remaining: Duration) -> Landing {
     match outcome.clone() {
         Ok(token) => Landing::Token(token),
-        Err(error) if time < NO_TIME => Landing::OutOfTime(error.into()),
+        Err(error) if remaining < NO_TIME => Landing::OutOfTime(error.into()),
         Err(error) => Landing::Failed(error.into()),
     }
 }

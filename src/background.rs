@@ -32,7 +32,10 @@ pub(crate) fn spawn<T: Send + 'static>(
 /// # Errors
 ///
 /// Returns `Timeout` if `job` takes longer, and `Disconnected` if it panics.
-#[cfg_attr(not(any(feature = "store", feature = "wipe")), expect(dead_code, reason = "unused"))]
+#[cfg_attr(
+    not(any(feature = "store", feature = "wipe")),
+    expect(dead_code, reason = "only stores and look-ups call it")
+)]
 pub(crate) fn call<T: Send + 'static>(
     time: Duration,
     job: impl FnOnce() -> T + Send + 'static,

@@ -21,9 +21,10 @@ use crate::token::{Outcome, Token};
 ///
 /// A source is asked before the first use, and again whenever the token endpoint rejects the
 /// current grant, also when a renewal is rejected. If the source then gives another grant, the call
-/// goes on with that one, once. If that grant is rejected too, the source is not asked again before
-/// the next token request. Repeated failures delay token requests by 1 to 30 s;
-/// [`forget`](Authenticator::forget) and [`clear`](Authenticator::clear) end the delay.
+/// goes on with that grant, once. The other grant becomes the current one when it has given a
+/// token. If it is rejected too, the source is asked again only after the next token request. After
+/// repeated rejections, token requests pause for up to 30 s (see [Timing](crate#timing)).
+/// [`forget`](Authenticator::forget) and [`clear`](Authenticator::clear) end the pause.
 ///
 /// # As middleware
 ///
@@ -51,8 +52,8 @@ pub struct Bearer {
 struct State {
     /// The grant in use; `None` before the source was asked.
     grant: Option<Grant>,
-    /// Whether the endpoint rejected the last new grant too.
-    is_next_rejected: bool,
+    /// Whether the endpoint also rejected the last grant that was to replace the current one.
+    is_replacement_rejected: bool,
 }
 
 impl Authenticator {
@@ -85,7 +86,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed.clone(), is_next_rejected: false };
+        let state = State { grant: source.fixed.clone(), is_replacement_rejected: false };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -195,9 +196,9 @@ impl Bearer {
     ///
     /// If the API refuses a token with 401, the agent repeats the call once with another token, if
     /// there is one. It doesn't repeat a call whose method usually has a body (POST, PUT, PATCH),
-    /// or a call that was redirected to another origin. Nor does it repeat a call with its own
-    /// settings (`config()`, `force_send_body()`). [`with_token`](Self::with_token) can repeat any
-    /// call.
+    /// or, with the feature `wipe`, a call that was redirected. Nor does it repeat a call with its
+    /// own settings (`config()`, `force_send_body()`). [`with_token`](Self::with_token) can repeat
+    /// any call.
     ///
     /// [`Builder::http`](super::Builder::http) lists the agent's settings and changes them.
     /// Otherwise the agent has ureq's own defaults: a 4xx or 5xx status is an error, and a body may
@@ -211,6 +212,7 @@ impl Bearer {
     #[must_use]
     pub fn agent(&self) -> Agent {
         let endpoint = &self.authenticator.0.endpoint;
+        // The agent that repeats a call must not repeat it again.
         let pass = |call: Request<SendBody>, next: MiddlewareNext<'_>| next.handle(call);
         let agent = endpoint.api_agent(pass, self.clone());
         endpoint.api_agent(Repeat { bearer: self.clone(), agent }, self.clone())
@@ -246,20 +248,20 @@ impl Bearer {
 }
 
 impl Caller for Bearer {
-    /// Goes on with another grant of the source, which replaces the current one as soon as it has
-    /// given a token. Until then the failures of the current grant count. If the endpoint rejects
-    /// the other grant too, the source is not asked again while requests back off.
+    /// Goes on with another grant of the source. That grant becomes the current one once it has
+    /// given a token. Until then, pauses follow the failures of the current grant. During such a
+    /// pause the source is not asked if the endpoint rejected its last grant too.
     fn recover(
         &self,
         outcome: &Outcome,
         grant: &Grant,
         time: Duration,
-        is_own: bool,
+        is_own_fetch: bool,
     ) -> Option<Outcome> {
         let Err(Error::Rejected { .. }) = outcome else { return None };
         let (current, is_paused) = {
             let state = self.state();
-            (state.grant.clone(), state.is_next_rejected && !is_own)
+            (state.grant.clone(), state.is_replacement_rejected && !is_own_fetch)
         };
         let next = match current {
             // Another thread has found a newer grant meanwhile.
@@ -273,9 +275,9 @@ impl Caller for Bearer {
         };
         let outcome = self.authenticator.token_for(&(), &next, time);
         let mut state = self.state();
-        state.is_next_rejected = matches!(outcome, Err(Error::Rejected { .. }));
-        // Wiped after the lock is released.
-        let _unused = if outcome.is_ok() { state.grant.replace(next) } else { Some(next) };
+        state.is_replacement_rejected = matches!(outcome, Err(Error::Rejected { .. }));
+        // Dropped after unlocking, because wiping takes a while.
+        let _removed = if outcome.is_ok() { state.grant.replace(next) } else { Some(next) };
         drop(state);
         Some(outcome)
     }
@@ -305,7 +307,8 @@ impl Middleware for Bearer {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             Err(error) => matches!(error, ureq::Error::StatusCode(401)),
         };
-        // After a redirect, which drops the header, a 401 says nothing about the token.
+        // ureq drops the header when it follows a redirect, so a 401 after that says nothing about
+        // the token. Without a record every 401 counts: without `wipe`, and in a user's own agent.
         if is_refused && take_has_sent_token() != Some(false) {
             self.refuse(&token);
             if let Some(slot) = slot {
@@ -363,7 +366,7 @@ mod tests {
     use crate::support::{Server, answer, token_for_an_hour};
 
     #[test]
-    fn grant_that_gives_no_token_does_not_replace_one_whose_token_lasts() {
+    fn grant_that_gives_no_token_does_not_replace_the_current_one() {
         let server = Server::answering(|n| match n {
             0 => token_for_an_hour("t"),
             _ => answer("401 No", "", ""),

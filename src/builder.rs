@@ -112,7 +112,7 @@ impl Builder {
     /// can't be started, the call that finds a renewal due renews the token itself. If that
     /// fails, the call returns the cached token. `false` is for programs that must not start
     /// threads for renewals, such as programs that `fork` without `exec`. Look-ups of host names
-    /// and calls of a store have short-lived threads in any case.
+    /// for token requests, and calls of a store, have short-lived threads in any case.
     pub fn renew_in_background(mut self, yes: bool) -> Self {
         self.renew_in_background = yes;
         self

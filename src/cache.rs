@@ -52,6 +52,8 @@ struct State {
     entries: HashMap<Grant, Entry, BuildHasherDefault<DigestHasher>>,
     tokens: Ends,
     failures: Ends,
+    /// The number of tokens and failures so far.
+    count: u64,
     /// The flights of renewals, landed ones included until the next renewal starts.
     renewals: Vec<Weak<Flight>>,
 }
@@ -77,9 +79,9 @@ impl Hasher for DigestHasher {
     }
 }
 
-/// Grants by the end of their token or failure. The digest distinguishes grants that end at the same
-/// time. The monotonic clock is enough here: a token that has expired by the wall clock alone is not
-/// served, and is dropped a little later.
+/// Grants by the end of their token or failure, and by the entry's number. The monotonic clock is
+/// enough here. A token that has expired by the wall clock alone is not served, and is dropped a
+/// little later.
 type Ends = BTreeMap<(Instant, u64), Grant>;
 
 /// Removed values. Drop them after unlocking, because wiping takes a while.
@@ -98,7 +100,7 @@ impl Cache {
             Decision::Hit(token) => Claim::Hit(token.clone()),
             Decision::Renew(token) => {
                 let token = token.clone();
-                match self.renew(&mut state, grant, now) {
+                match self.renewal(&mut state, grant, now) {
                     Some(lead) => Claim::Renew(token, lead),
                     None => Claim::Hit(token),
                 }
@@ -116,9 +118,10 @@ impl Cache {
         Lead { cache: Arc::clone(self), grant: grant.clone(), flight }
     }
 
-    /// Leads a renewal. If as many are running as may run, postpones it and returns `None`.
+    /// The lead of a renewal. If [`MAX_RENEWALS`] are running, postpones the renewal and returns
+    /// `None`.
     #[cold]
-    fn renew(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Option<Lead> {
+    fn renewal(self: &Arc<Self>, state: &mut State, grant: &Grant, now: Moment) -> Option<Lead> {
         let is_running = |flight: &Weak<Flight>| {
             flight.upgrade().is_some_and(|flight| !flight.is_abandoned(now))
         };
@@ -188,9 +191,9 @@ impl State {
     /// Takes the token or failure of a grant out of its entry. The caller puts it back or drops it.
     fn take(&mut self, grant: &Grant) -> Known {
         let Some(entry) = self.entries.get_mut(grant) else { return Known::Nothing };
-        let known = mem::take(&mut entry.known);
+        let (number, known) = (entry.number, mem::take(&mut entry.known));
         if let Some((ends, end)) = self.index_of(&known) {
-            ends.remove(&(end, grant.digest()));
+            ends.remove(&(end, number));
         }
         known
     }
@@ -199,12 +202,15 @@ impl State {
     /// the one that ends first: a token for a token, a failure for a failure.
     fn put(&mut self, grant: &Grant, known: Known, capacity: usize) -> Option<Removed> {
         let key = self.entries.get_key_value(grant)?.0.clone();
+        self.count += 1;
+        let number = self.count;
         let Some((ends, end)) = self.index_of(&known) else {
             return Some((known, self.remove_if_empty(grant)));
         };
         let evicted = if ends.len() >= capacity { ends.pop_first() } else { None };
-        ends.insert((end, grant.digest()), key);
-        self.entries.get_mut(grant)?.known = known;
+        ends.insert((end, number), key);
+        let entry = self.entries.get_mut(grant)?;
+        (entry.number, entry.known) = (number, known);
         evicted.map(|(_, grant)| self.remove(&grant))
     }
 
@@ -279,6 +285,8 @@ impl Lead {
     }
 }
 
+/// Does nothing after [`land`](Lead::land): the entry no longer has the flight, and a flight keeps
+/// its first landing.
 impl Drop for Lead {
     fn drop(&mut self) {
         self.finish(Landing::Gone, Moment::now());

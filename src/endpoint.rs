@@ -127,6 +127,7 @@ impl Endpoint {
 
 /// Warns once that ureq-proto logs the raw bytes of answers and the headers of requests.
 fn warn_of_traced_secrets() {
+    // Not a `Once`, because a logger that panics would poison it for good.
     static REPORTED: AtomicBool = AtomicBool::new(false);
     let is_shown = log_enabled!(target: "ureq_proto", Level::Trace);
     if is_shown && !REPORTED.swap(true, Ordering::Relaxed) {

@@ -60,8 +60,8 @@ impl fmt::Display for Environment {
 }
 
 impl fmt::Debug for Environment {
-    /// Leaves user info out: a URL that holds a password is refused later, but may be printed
-    /// before.
+    /// Leaves user info out, because a URL with a password may be printed before `build` refuses
+    /// it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sandbox => f.write_str("Sandbox"),

@@ -11,7 +11,8 @@ use std::time::Duration;
 ///
 /// The text holds no secret and no user name. The server's words are quoted only if all of them
 /// are in a list of words that error texts use. They must not share six characters in a row with a
-/// secret or user name of the grant. Other words are withheld, and the text says so.
+/// secret or user name of the grant. Other words are withheld, and the text says so. The host of a
+/// redirect need not be in the list.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -106,7 +107,8 @@ pub enum InvalidResponse {
     Redirect {
         /// The HTTP status code.
         status: u16,
-        /// The scheme and host that the redirect points to, if they can be quoted.
+        /// The scheme and host that the redirect points to; `None` for a relative URL, or if the
+        /// host resembles a secret or user name.
         to: Option<String>,
     },
     /// The token had expired when it arrived.
@@ -205,6 +207,7 @@ impl TransportError {
             ureq::Error::ConnectProxyFailed(text) => {
                 !text.contains("responded 4") || text.contains("408") || text.contains("429")
             }
+            // An error of TLS is permanent, except for a certificate that is not valid yet.
             _ => self.tls_text().is_some_and(|text| {
                 let has_any = |pieces: &[&str]| pieces.iter().any(|piece| text.contains(piece));
                 !has_any(&["certificate", "alert", "incompatible"])

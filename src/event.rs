@@ -70,15 +70,16 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// Logs the event and calls the hook. Runs after a landing, so that a slow hook delays only this
-    /// thread.
+    /// Logs the event and calls the hook. Call this after a landing, so that a slow hook delays
+    /// only this thread.
     pub(crate) fn report(&self, hook: &Hook) {
         match self {
             Self::Obtained { client_id, from_store, lifetime, .. } => {
                 let origin = if *from_store { "store" } else { "endpoint" };
                 debug!(
                     target: LOG,
-                    "client {client_id:?}: obtained a token from the {origin}, valid for {lifetime:.0?}"
+                    "client {client_id:?}: obtained a token from the {origin}, valid for \
+                     {lifetime:.0?}"
                 );
             }
             Self::Failed { client_id, renewal: true, error, .. } => warn!(
@@ -86,7 +87,7 @@ impl Event<'_> {
                 "client {client_id:?}: the renewal failed, and the current token stays in use \
                  until it expires: {error}"
             ),
-            // The caller gets the error.
+            // Not logged, because the caller gets the error.
             Self::Failed { .. } => {}
             Self::TokenRefused { client_id, age } => {
                 warn!(target: LOG, "client {client_id:?}: the API refused a token, {age:.1?} old");

@@ -90,16 +90,11 @@ impl Grant {
         &self.credentials().0.client_secret
     }
 
-    /// The name and password of the user for whom the program acts. Their presence decides the grant type, because a caller
-    /// can put the credentials of one variant into the other.
+    /// The user's name and password, if the program acts for a user. Their presence decides the
+    /// grant type, because a caller can put the credentials of one variant into the other.
     pub(crate) fn user(&self) -> Option<(&str, &str)> {
         let (name, password) = self.credentials().0.user.as_ref()?;
         Some((name.expose(), password.expose()))
-    }
-
-    /// A keyed hash of all texts.
-    pub(crate) fn digest(&self) -> u64 {
-        *self.credentials().0.digest
     }
 
     fn credentials(&self) -> &Credentials {
@@ -168,7 +163,7 @@ impl Hash for Grant {
     /// Hashes the digest of the grant, and none of its texts.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.digest());
+        state.write_u64(*self.credentials().0.digest);
     }
 }
 

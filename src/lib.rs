@@ -143,10 +143,10 @@
 //! the least of 3 s, `timeout` and half of the token's remaining time | a [renewal by the caller](Builder::renew_in_background), in one attempt
 //! `timeout` + 1 s | in a forked child, the wait for a fetch whose thread is in the parent
 //! 10 s, then 60 s | an API call's connection, then the head of its answer
-//! none | the body of an API answer; hooks, loggers and sources
+//! none | the look-up of an API call's host; the body of an API answer; hooks, loggers and sources
 //!
-//! If a thread can't be started, the look-up of a host name has no limit (without `wipe`, the fetch
-//! fails).
+//! If a thread can't be started, a token request's look-up of a host name has no limit (without
+//! `wipe`, the fetch fails).
 //!
 //! # Limits
 //!

@@ -27,11 +27,12 @@ pub(crate) struct TokenRequest<'a> {
     /// How often the endpoint is asked again after a transient failure.
     pub(crate) retries: u32,
     pub(crate) clock: &'a dyn Fn() -> Moment,
-    /// How the store failed on the way. This cost the fetch some time, and no more.
+    /// The store's failure during this fetch, if there was one. The fetch went on without the
+    /// store.
     pub(crate) store_failure: Cell<Option<StoreError>>,
 }
 
-/// A token, and its origin.
+/// The token that a [`TokenSource`] supplies.
 #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "there are no other processes"))]
 pub(crate) enum Fetched {
     New(Token),

@@ -13,7 +13,7 @@ use crate::secret::is_same;
 
 const SCHEME: &str = "Bearer ";
 
-/// How a fetch ended.
+/// The result of a call: a token, or the reason why there is none.
 pub(crate) type Outcome = Result<Token, Error>;
 
 /// An access token, wiped from memory when its last clone is dropped.
@@ -34,7 +34,7 @@ struct Inner {
 
 impl Token {
     pub(crate) fn new(access_token: &str, expires_at: OffsetDateTime, lifetime: Span) -> Self {
-        // Allocated at its final size.
+        // `concat` allocates the final size at once. A buffer that grows leaves an unwiped copy.
         let authorization = Zeroizing::new([SCHEME, access_token].concat());
         Self(Arc::new(Inner {
             authorization,

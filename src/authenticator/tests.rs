@@ -37,7 +37,7 @@ impl Caller for TestClock {
     }
 }
 
-/// Each look at this clock moves it on. From sending to arrival there is one look.
+/// A clock that advances at each look. A fetch looks once between sending and arrival.
 #[derive(Clone)]
 struct SlowClock(TestClock, Duration);
 

@@ -22,6 +22,8 @@ const LAST_RESORT_WINDOW: Duration = Duration::from_secs(20);
 /// The token or the latest failure of one grant, and the flight that is running.
 #[derive(Default)]
 pub(super) struct Entry {
+    /// Distinguishes tokens, and failures, that end at the same time.
+    pub(super) number: u64,
     pub(super) known: Known,
     pub(super) flight: Option<Arc<Flight>>,
 }
@@ -46,7 +48,7 @@ pub(super) struct Cached {
     /// Why the last renewal failed.
     failure: Option<Box<Error>>,
     arrived: Instant,
-    /// Until then, `invalidate` ignores the token.
+    /// `invalidate` ignores the token until this moment.
     kept_until: Instant,
     standing: Standing,
 }
@@ -235,12 +237,12 @@ impl Cached {
     fn new(token: Token, before: &Known, renew_before: Duration, now: Moment) -> Self {
         let lifetime = token.lifetime();
         let kept_until = match (before, before.refusal()) {
-            // A token that was requested before the refusal may have been revoked together with
-            // the refused one, so it is no replacement.
+            // Only a token that was requested after the refusal is a replacement. An earlier one
+            // may have been revoked together with the refused token.
             (_, Some(refusal)) if refusal.at.monotonic <= lifetime.start.monotonic => {
                 now.plus(REPLACEMENT_KEPT).monotonic
             }
-            // The renewal of a replacement is kept for the rest of that time.
+            // The renewal of a replacement is kept as long as the replacement would have been.
             (Known::Token(cached), None) => cached.kept_until,
             _ => now.monotonic,
         };

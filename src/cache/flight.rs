@@ -70,11 +70,12 @@ impl Flight {
     }
 
     /// Makes this thread the one that will land the flight.
-    pub(crate) fn led_by_this_thread(&self) {
+    pub(crate) fn set_leader(&self) {
         let _ = self.leader.set(thread::current().id());
     }
 
-    /// Publishes the landing to the waiters, unless there was one before.
+    /// Publishes the landing to the waiters. Ignores a second landing, because a lead lands again
+    /// when it is dropped.
     pub(super) fn publish(&self, landing: Landing) {
         lock(&self.landing).get_or_insert(landing);
         self.landed.notify_all();

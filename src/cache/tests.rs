@@ -836,7 +836,7 @@ fn failures_are_forgotten_a_minute_after_their_pause() {
 fn thread_does_not_wait_for_its_own_flight() {
     let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
     let lead = fetch(&cache, &grant, now);
-    lead.flight.led_by_this_thread();
+    lead.flight.set_leader();
     let flight = flight(&cache, &grant, now);
     let wait = || flight.wait(now.monotonic, || now);
     assert!(matches!(wait(), Waited::OwnFlight));

@@ -47,7 +47,7 @@ impl Address {
     }
 }
 
-/// Why the base URL is unusable; `None` if it is usable.
+/// Returns the fault of a base URL, if it has one.
 fn fault_of_base(url: &str) -> Option<&'static str> {
     let uri = url.parse::<Uri>().ok().filter(|_| is_visible(url));
     let Some((scheme, authority)) =
@@ -58,7 +58,7 @@ fn fault_of_base(url: &str) -> Option<&'static str> {
     let host = authority.host();
     let port = authority.as_str().get(host.len()..).and_then(|rest| rest.strip_prefix(':'));
     Some(match scheme {
-        // `Uri` drops a fragment.
+        // Searches the text and not the `Uri`, because `Uri` drops a fragment.
         _ if url.contains(['?', '#']) => "must have no query and no fragment",
         _ if authority.as_str().contains('@') => {
             "must have no user info: what authenticates belongs in a Grant"

@@ -41,6 +41,7 @@ impl Endpoint {
             .https_only(address.is_https())
             .build();
         check(&config, &address)?;
+        // Only here, so that agents do not repeat the warnings.
         if address.is_https() {
             warn_of_probable_mistakes(&config);
         }

@@ -75,8 +75,8 @@ fn first_char(text: &str) -> Option<(char, usize)> {
     if !text.starts_with('\\') {
         return text.chars().next().map(|char| (char, char.len_utf8()));
     }
-    // `\n`, `\u000a`, or two of the latter for one character. serde_json reads one escape at a time,
-    // so that its unwiped buffer never holds more than one character.
+    // An escape is `\n`, `\u000a`, or two `\u` for one character. Each is unescaped on its own, so
+    // that `quoted` and serde_json's buffer, which are not wiped, hold one character at most.
     [2, 6, 12].into_iter().find_map(|length| {
         let quoted = ["\"", text.get(..length)?, "\""].concat();
         Some((serde_json::from_str(&quoted).ok()?, length))

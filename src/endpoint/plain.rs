@@ -3,6 +3,7 @@
 use ureq::Agent;
 use ureq::config::Config;
 
+/// Empty, because ureq builds a TLS configuration for each token request.
 #[derive(Default)]
 pub(super) struct KeptTls {}
 
@@ -14,7 +15,7 @@ pub(super) fn api_agent(config: Config) -> Agent {
     Agent::new_with_config(config)
 }
 
-/// `None`, because there is no record.
+/// Returns `None`, because ureq's own transport keeps no record.
 pub(crate) fn take_has_sent_token() -> Option<bool> {
     None
 }

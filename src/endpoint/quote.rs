@@ -22,10 +22,11 @@ const MOST_SINGLE_LETTERS: usize = 3;
 
 /// The private texts of a grant: client secret, password and user name ("" if there is none).
 ///
-/// A text is quoted only if it consists of words that error texts use, because no encoding of a
-/// secret does. The search then finds private texts that consist of such words themselves, or that
-/// are spelled by them. Two alternatives were rejected. Undoing encodings always misses some of
-/// them. Rules for the look of a word let simple ciphers and pronounceable codes through.
+/// A code or description is quoted only if it consists of words that error texts use, because no
+/// encoding of a secret does. The search then finds private texts that consist of such words
+/// themselves, or that are spelled by them. Two alternatives were rejected. Undoing encodings
+/// always misses some of them. Rules for the look of a word let simple ciphers and pronounceable
+/// codes through.
 pub(super) struct Private<'a>(pub(super) [&'a str; 3]);
 
 impl Private<'_> {
@@ -33,10 +34,11 @@ impl Private<'_> {
     pub(super) fn code(&self, text: &str) -> Option<String> {
         let is_code = (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        (is_code && is_plain(text) && !self.is_near(text)).then(|| text.to_owned())
+        (is_code && is_plain(text) && !self.is_shown_in(text)).then(|| text.to_owned())
     }
 
-    /// Quotes the first words of a description; `None` if it is empty, or markup.
+    /// Quotes the first words of a description, or returns [`WITHHELD`]; `None` for a blank text
+    /// and for markup.
     pub(super) fn description(&self, text: &str) -> Option<String> {
         if text.trim().is_empty() || text.contains('<') {
             return None;
@@ -49,13 +51,13 @@ impl Private<'_> {
             let space = if quote.is_empty() { "" } else { " " };
             quote.extend([space, word]);
         }
-        let is_quotable = is_plain(&quote) && !self.is_near(&quote);
+        let is_quotable = is_plain(&quote) && !self.is_shown_in(&quote);
         Some(if is_quotable { quote.to_string() } else { WITHHELD.to_owned() })
     }
 
     /// Whether a text shows a piece of a private text, in upper or lower case. The piece may have
     /// white space, signs or digits in between, or be spelled by the first letters of words.
-    pub(super) fn is_near(&self, text: &str) -> bool {
+    pub(super) fn is_shown_in(&self, text: &str) -> bool {
         let kinds: [fn(&char) -> bool; 3] =
             [char::is_ascii_alphanumeric, char::is_ascii_alphabetic, char::is_ascii_digit];
         let first_letters = || words(text).filter_map(|word| word.chars().next());

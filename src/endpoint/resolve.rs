@@ -8,8 +8,8 @@ use ureq::unversioned::transport::time::Duration;
 
 use crate::background;
 
-/// ureq's look-up of host names in a thread that bounds its time. If the system gives no thread,
-/// ureq's own look-up would panic, and this one goes on without a bound.
+/// ureq's look-up of host names, in a thread if its time is limited. If the system gives no thread,
+/// ureq's own look-up would panic. This one goes on without a limit.
 #[derive(Debug)]
 pub(crate) struct Lookup;
 
@@ -21,7 +21,8 @@ impl Resolver for Lookup {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let unbounded = NextTimeout { after: Duration::NotHappening, ..timeout };
-        // No thread where none is needed: ureq looks a name up for a kept connection too.
+        // A thread would cost each API call, because ureq looks up the name even for a kept
+        // connection.
         if timeout.after.is_not_happening() {
             return DefaultResolver::default().resolve(uri, config, unbounded);
         }

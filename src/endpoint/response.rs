@@ -54,7 +54,7 @@ pub(crate) fn parse(
     }
 }
 
-/// Whether the body of a success is an error (RFC 6749 section 5.2) and not a token.
+/// Whether a body with a success status is an error (RFC 6749 section 5.2) and not a token.
 fn is_error(body: &[u8]) -> bool {
     let text = str::from_utf8(body).unwrap_or_default();
     match json::object(text, ["access_token", "error"]) {
@@ -63,11 +63,12 @@ fn is_error(body: &[u8]) -> bool {
     }
 }
 
-/// The scheme and host that a redirect points to, if they can be quoted.
+/// The scheme and host that a redirect points to; `None` if the host shows a piece of a private
+/// text.
 fn redirect_target(headers: &HeaderMap, grant: &Grant) -> Option<String> {
     let uri = headers.get(LOCATION)?.to_str().ok()?.parse::<Uri>().ok()?;
     let (scheme, host) = (uri.scheme_str()?, uri.host()?);
-    let is_quoted = !Private(grant.private_texts()).is_near(host);
+    let is_quoted = !Private(grant.private_texts()).is_shown_in(host);
     is_quoted.then(|| format!("{scheme}://{host}"))
 }
 
@@ -167,8 +168,9 @@ fn retry_after(headers: &HeaderMap, date: OffsetDateTime) -> Option<Duration> {
 fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
     let text = headers.get(name)?.to_str().ok()?;
     let words: Vec<_> = text.split([' ', '-']).filter(|word| !word.is_empty()).collect();
-    // RFC 2822 has all parts, and the two digits of a year, but orders them like the first form.
-    // Sun, 06 Nov 1994 08:49:37 GMT · Sunday, 06-Nov-94 08:49:37 GMT · Sun Nov  6 08:49:37 1994
+    // All forms are rewritten to the first one, because the parser for RFC 2822 reads that one,
+    // also with a year of two digits. Sun, 06 Nov 1994 08:49:37 GMT · Sunday, 06-Nov-94 08:49:37
+    // GMT · Sun Nov  6 08:49:37 1994
     let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = words[..] else {
         return None;
     };

@@ -20,9 +20,9 @@ thread_local! {
     static HAS_SENT_TOKEN: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Takes the record whether this thread's last request had an `Authorization` header; `None` if
-/// there is no record. It is needed because redirects drop the header, and ureq's error for a
-/// status does not tell whether there was one.
+/// Takes the record of whether this thread's last request had an `Authorization` header; `None` if
+/// there is no record. The caller needs it because redirects drop the header, and ureq's error for
+/// a 401 does not say so.
 pub(crate) fn take_has_sent_token() -> Option<bool> {
     HAS_SENT_TOKEN.take()
 }
@@ -149,7 +149,7 @@ impl<In: Transport> Transport for LayeredTransport<In> {
         self.used = self.used.saturating_add(amount);
         // Set after the inner layers, because one of them may be the connection to a proxy.
         if has_token.is_some() {
-            let _ = HAS_SENT_TOKEN.try_with(|last| last.set(has_token));
+            let _ = HAS_SENT_TOKEN.try_with(|record| record.set(has_token));
         }
         result
     }

@@ -168,14 +168,14 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     file.map(|file| Ok(read::until_full(file, &mut buffer)?.to_vec())).transpose()
 }
 
-/// Opens a regular file; `None` if there is none. Checks the file after opening it, so that nobody
-/// can swap in a link or a pipe. Opened for writing too, because a pipe would block its reader, and
-/// because NFS locks only such files.
+/// Opens a regular file; `None` if there is none, or something else has its name. Checks after
+/// opening, so that a link or a pipe that was swapped in before is refused. Opened for writing too,
+/// because a pipe would block its reader, and because NFS locks only such files.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let file = if_there(OpenOptions::new().read(true).write(true).open(path))?;
     let is_regular = |file: &File| file.metadata().is_ok_and(|data| data.is_file());
-    let is_named = fs::symlink_metadata(path).is_ok_and(|data| data.is_file());
-    Ok(file.filter(|file| is_named && is_regular(file)))
+    let is_path_regular = fs::symlink_metadata(path).is_ok_and(|data| data.is_file());
+    Ok(file.filter(|file| is_path_regular && is_regular(file)))
 }
 
 /// Creates a file for its owner only. Neither opens a file that exists nor follows a link.

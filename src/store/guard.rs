@@ -32,17 +32,18 @@ impl GuardedStore {
         Self { store: store.into(), hook, state: Arc::default() }
     }
 
-    /// Returns the store, unless it is left alone.
-    pub(super) fn usable(&self, now: Moment) -> Option<&Self> {
+    /// Returns the store; `None` while it is left alone: for 30 s after a failure, and while an
+    /// abandoned call runs.
+    pub(super) fn unless_left_alone(&self, now: Moment) -> Option<&Self> {
         let mut state = self.lock();
         state.abandoned.retain(|call| call.strong_count() > 0);
         let is_left_alone = state.left_alone_until.is_some_and(|until| now.monotonic < until);
         (state.abandoned.is_empty() && !is_left_alone).then_some(self)
     }
 
-    /// Calls the store in a thread of its own and waits for `patience` at most. A store that fails,
-    /// panics or takes longer is left alone. A late answer is dropped in that thread, which
-    /// releases a lease.
+    /// Calls the store, also while it is left alone, in a thread of its own. Waits for `patience`
+    /// at most. A store that fails, panics or takes longer is left alone. A late answer is dropped
+    /// in that thread, which releases a lease.
     pub(super) fn call<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -68,9 +69,9 @@ impl GuardedStore {
         Err(error)
     }
 
-    /// Makes a call whose result no caller needs, and waits for `wait` at most. The call goes on in
-    /// its thread; a failure is reported from there.
-    pub(super) fn start(
+    /// Makes a call whose result no caller needs. Waits for `wait` at most, where the call itself
+    /// may take `patience`. Its thread reports a failure.
+    pub(super) fn call_detached(
         &self,
         wait: Duration,
         patience: Duration,

@@ -13,8 +13,8 @@ use crate::token::Token;
 const FORMAT: &[u8] = b"weseedo-auth token store, format 1";
 const NAME_LENGTH: usize = 32;
 const KEY_LENGTH: usize = 32;
-/// The length of the part before the access token: its `expires`, when it was fetched, and its
-/// lifetime.
+/// The length in bytes of the part before the access token: `expires` in nanoseconds, and the time
+/// of the fetch and the lifetime in milliseconds.
 const HEAD_LENGTH: usize = 16 + 8 + 8;
 /// The longest value that is opened, in bytes. An answer of the token endpoint has at most half of
 /// that.
@@ -54,7 +54,7 @@ impl Seal {
         #[expect(clippy::expect_used, reason = "proven above")]
         Salt::new(HKDF_SHA256, FORMAT)
             .extract(&secrets)
-            // Only the length of this key type counts: 64 bytes, for the name and the key.
+            // `HKDF_SHA512` stands only for its length: 64 bytes, for the name and the key.
             .expand(&[&info], HKDF_SHA512)
             .and_then(|okm| okm.fill(&mut **name_and_key))
             .expect("two hashes' length of key material");

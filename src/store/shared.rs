@@ -54,8 +54,8 @@ impl TokenSource for SharedTokens {
         let Some(sealed) = token.sealed().get().cloned() else { return };
         let name = Seal::new(&self.token_endpoint, grant).name();
         let remove = move |store: &dyn TokenStore| store.remove(&name, &sealed);
-        if let Some(store) = self.store.usable(now) {
-            store.start(BRIEFLY, self.timeout / 4, grant, now, remove);
+        if let Some(store) = self.store.unless_left_alone(now) {
+            store.call_detached(BRIEFLY, self.timeout / 4, grant, now, remove);
         }
     }
 }
@@ -86,11 +86,11 @@ impl<'a> Turn<'a> {
         self.request.current.map(|token| token.lifetime().remaining(now))
     }
 
-    /// Looks for a token of another process, and acquires the lease if there is none. A store that
-    /// fails counts as empty.
+    /// Looks for a token of another process. If there is none, acquires the lease and returns
+    /// `None`: this process asks the endpoint. A store that fails counts as empty.
     ///
-    /// Takes half of the time for the fetch at most, or three calls. So the endpoint has a quarter
-    /// at least.
+    /// Takes at most half of the fetch's time, or three calls of a quarter each. At least a quarter
+    /// remains for the endpoint.
     fn look(&mut self) -> Option<Fetched> {
         let start = self.now();
         let patience = policy::patience(start.until(self.request.deadline));
@@ -108,8 +108,8 @@ impl<'a> Turn<'a> {
             if found.is_some() || self.lease.is_some() {
                 return found;
             }
-            // A store that fails has no lease to wait for.
-            self.shared.store.usable(now)?;
+            // The second load may have failed. A failed store is not asked again.
+            self.shared.store.unless_left_alone(now)?;
             if let (Some(token), Some(remaining)) = (self.request.current, remaining) {
                 let window = token.lifetime().window(self.shared.renew_before);
                 let is_left = policy::is_left_to_holder(remaining, window);
@@ -177,10 +177,11 @@ impl<'a> Turn<'a> {
             Ok(())
         };
         let (wait, patience) = (self.wait(now), self.patience);
+        // With time for the whole call, the fetch reports a failure; otherwise the call's thread.
         if wait == patience {
             self.call(now, save);
-        } else if let Some(store) = self.shared.store.usable(now) {
-            store.start(wait, patience, self.request.grant, now, save);
+        } else if let Some(store) = self.shared.store.unless_left_alone(now) {
+            store.call_detached(wait, patience, self.request.grant, now, save);
         }
     }
 
@@ -205,15 +206,15 @@ impl<'a> Turn<'a> {
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<T> {
-        let store = self.shared.store.usable(now)?;
+        let store = self.shared.store.unless_left_alone(now)?;
         let answer = store.call(self.patience, now, call);
         answer.map_err(|error| self.request.store_failure.set(Some(error))).ok()
     }
 }
 
 impl Drop for Turn<'_> {
-    /// Releases the lease in a thread, because the store may be slow. Also while the store is left
-    /// alone.
+    /// Releases the lease in a thread, because the store may be slow. Does so even while the store
+    /// is left alone, because other processes wait for the lease.
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         let (now, store) = (Moment::now(), &self.shared.store);
@@ -221,7 +222,7 @@ impl Drop for Turn<'_> {
             drop(lease);
             Ok(())
         };
-        store.start(self.wait(now), self.patience, self.request.grant, now, release);
+        store.call_detached(self.wait(now), self.patience, self.request.grant, now, release);
     }
 }
 
