@@ -66,7 +66,7 @@ impl fmt::Debug for Environment {
         match self {
             Self::Sandbox => f.write_str("Sandbox"),
             Self::Production => f.write_str("Production"),
-            Self::Custom(_) => write!(f, "Custom({self})"),
+            Self::Custom(_) => write!(f, "Custom({:?})", self.to_string()),
         }
     }
 }
@@ -101,9 +101,9 @@ mod tests {
     #[test]
     fn debug_hides_user_info() {
         let secret = Environment::Custom("https://user:s3cr3t@a.example".into());
-        assert_eq!(format!("{secret:?}"), "Custom(a.example)");
+        assert_eq!(format!("{secret:?}"), "Custom(\"a.example\")");
         assert_eq!(secret.to_string(), "a.example");
         let plain = Environment::Custom("https://a.example".into());
-        assert_eq!(format!("{plain:?}"), "Custom(https://a.example)");
+        assert_eq!(format!("{plain:?}"), "Custom(\"https://a.example\")");
     }
 }

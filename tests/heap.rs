@@ -449,6 +449,9 @@ fn unusable_answers(run: &mut Runner) {
         );
         vec![answer("401 Unauthorized", "", &body)]
     });
+    run.calls("an error with half an escape before a secret", Err(Holds::Echo), |_, _| {
+        vec![answer("400 Bad Request", "", &format!(r#""\q{CLIENT_SECRET}""#))]
+    });
     run.calls("an unavailable endpoint that echoes", Err(Holds::Echo), |_, request| {
         vec![answer("503 Busy", "Retry-After: 60\r\n", request)]
     });
@@ -636,7 +639,7 @@ fn stores(run: &mut Runner) {
     };
     let info = framed(&[&token_endpoint, "password", "id", "jan"]);
     let mut name_and_key = [0; 64];
-    Salt::new(HKDF_SHA256, b"weseedo-auth token store, format 1")
+    Salt::new(HKDF_SHA256, b"weseedo-auth token store, format 2")
         .extract(&framed(&[CLIENT_SECRET, PASSWORD]))
         .expand(&[&info], Length(64))
         .and_then(|okm| okm.fill(&mut name_and_key))

@@ -76,9 +76,9 @@ fn first_char(text: &str) -> Option<(char, usize)> {
         return text.chars().next().map(|char| (char, char.len_utf8()));
     }
     // An escape is `\n`, `\u000a`, or two `\u` for one character. Each is unescaped on its own, so
-    // that `quoted` and serde_json's buffer, which are not wiped, hold one character at most.
+    // that serde_json's buffer, which is not wiped, holds one character at most.
     [2, 6, 12].into_iter().find_map(|length| {
-        let quoted = ["\"", text.get(..length)?, "\""].concat();
+        let quoted = Zeroizing::new(["\"", text.get(..length)?, "\""].concat());
         Some((serde_json::from_str(&quoted).ok()?, length))
     })
 }

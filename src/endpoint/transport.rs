@@ -20,9 +20,9 @@ thread_local! {
     static HAS_SENT_TOKEN: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Takes the record of whether this thread's last request had an `Authorization` header; `None` if
-/// there is no record. The caller needs it because redirects drop the header, and ureq's error for
-/// a 401 does not say so.
+/// Takes the record of whether this thread's last request had a token; `None` if there is no
+/// record. The caller needs it because redirects drop the header, and ureq's error for a 401 does
+/// not say so.
 pub(crate) fn take_has_sent_token() -> Option<bool> {
     HAS_SENT_TOKEN.take()
 }
@@ -142,8 +142,9 @@ impl<In: Transport> Transport for LayeredTransport<In> {
         // Only the head of a request is searched, and not its body.
         let first_line = output.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let is_head = first_line.ends_with(b" HTTP/1.1");
-        let name = b"\r\nauthorization: ";
-        let has_token = is_head.then(|| output.windows(name.len()).any(|part| part == name));
+        // Not of another scheme: ureq turns user info in a redirect's URL into `Basic`.
+        let start = b"\r\nauthorization: Bearer ";
+        let has_token = is_head.then(|| output.windows(start.len()).any(|part| part == start));
         let result = self.bounded(timeout).and_then(|t| self.inner.transmit_output(amount, t));
         self.inner.buffers().output()[..amount].zeroize();
         self.used = self.used.saturating_add(amount);

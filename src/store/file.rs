@@ -1,7 +1,7 @@
 use std::collections::hash_map::RandomState;
+use std::fs::{self, File, OpenOptions, TryLockError};
 #[cfg(unix)]
-use std::fs::Permissions;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, Permissions};
 use std::hash::BuildHasher;
 use std::io::{self, ErrorKind, Write};
 #[cfg(unix)]
@@ -195,11 +195,15 @@ fn make_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     path.parent().map_or(Ok(()), make_directory)?;
-    let mut builder = DirBuilder::new();
     #[cfg(unix)]
-    builder.mode(0o700);
-    // `recursive` accepts a directory that another process has created meanwhile.
-    builder.recursive(true).create(path)?;
+    let created = DirBuilder::new().mode(0o700).create(path);
+    #[cfg(not(unix))]
+    let created = fs::create_dir(path);
+    match created {
+        // Another process has created the directory meanwhile, and decides on its mode.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        created => created?,
+    }
     // The umask may have cleared bits of the mode.
     #[cfg(unix)]
     fs::set_permissions(path, Permissions::from_mode(0o700))?;

@@ -10,7 +10,7 @@ use crate::grant::Grant;
 use crate::token::Token;
 
 /// Identifies the format. Changing it makes values of older versions unreachable.
-const FORMAT: &[u8] = b"weseedo-auth token store, format 1";
+const FORMAT: &[u8] = b"weseedo-auth token store, format 2";
 const NAME_LENGTH: usize = 32;
 const KEY_LENGTH: usize = 32;
 /// The length in bytes of the part before the access token: `expires` in nanoseconds, and the time
@@ -167,14 +167,14 @@ mod tests {
     #[test]
     fn name_and_key_are_known() {
         let seal = Seal::new(ENDPOINT, &client());
-        let name = "f90c75edfd61f1677042e46a551dfb89e25a326ff13e6c06417da20084b6f013";
+        let name = "71cf41f59184abea5b86a7b75fd24c344745b49eed19596ed3be621bb1be313f";
         assert_eq!(seal.name(), name);
-        let key = "13c220a4c7b9d189656dc373ea78354b10bbc19b432c05889d35fcf09fd50e1b";
+        let key = "adf303be4f461cec0a7066a26a2fe3998c988f07ebcb1daeecd2265088d136ac";
         assert_eq!(hex(&**seal.0), format!("{name}{key}"));
         let seal = Seal::new(ENDPOINT, &user());
-        let name = "e68b7ac8fc9d11681063f317a53b721f7b3e705f2d9626b6975bc0a3140b96a5";
+        let name = "d2f5d74101c7ea7cd3580f6ff86021d5a0a6147299556c01c50e16e7ce90f639";
         assert_eq!(seal.name(), name);
-        let key = "031d2565b19c010ac2186a45afc7bcd6b4d356edd95f40294c4310d92b585e01";
+        let key = "de620aec9884207297464ceedf40fca75dd3e37c00205ca1a079fe17dbcc69b6";
         assert_eq!(hex(&**seal.0), format!("{name}{key}"));
     }
 
@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn value_is_known() {
         let value = concat!(
-            "000102030405060708090a0b9298503cd13d313b53c198d522130fdef8ac92c62659969353dd81e163ae2f6e",
-            "f71b0a48fa6eb3296885b0f278c3f4aabdc83a54d71aab"
+            "000102030405060708090a0bc8258a6e2d8adc2db6419eeca33dbb6cf18e3a71a26d82e9ef82e546c655a193",
+            "0f0877ba48505422fd2eda7e613eb2a677a28007f4ddaa"
         );
         let value: Vec<_> = (0..value.len() / 2)
             .map(|i| u8::from_str_radix(&value[2 * i..2 * i + 2], 16).unwrap())

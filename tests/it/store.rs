@@ -212,6 +212,20 @@ fn full_disk_fails_no_call() {
 }
 
 #[test]
+#[cfg(unix)]
+fn directory_that_exists_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = Directory::new();
+    fs::create_dir(&directory.0).unwrap();
+    fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let store = FileStore::new(directory.0.join("missing/../tokens"));
+    store.save("key", b"sealed", HOUR).unwrap();
+    let mode = fs::metadata(&directory.0).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+}
+
+#[test]
 #[cfg(all(feature = "cli", unix))]
 fn only_the_owner_can_access_the_files_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
