@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,10 +48,9 @@ pub(crate) trait Caller: Clone + Send + 'static {
         Moment::now()
     }
 
-    /// Goes on with another grant if the outcome is a rejection and there is another grant. Takes
-    /// no longer than the given time. `_is_own_fetch` is false for an outcome that other callers
-    /// get too: that of a shared flight, or a remembered failure.
-    fn recover(&self, _: &Outcome, _: &Grant, _: Duration, _is_own_fetch: bool) -> Option<Outcome> {
+    /// Goes on with another grant if the outcome is a rejection and there is another grant. Takes no
+    /// longer than the given time.
+    fn recover(&self, _: &Outcome, _: &Grant, _: Duration) -> Option<Outcome> {
         None
     }
 }
@@ -138,7 +137,7 @@ impl Authenticator {
             }
         };
         let time = caller.now().until(deadline());
-        caller.recover(&outcome, grant, time, false).unwrap_or(outcome)
+        caller.recover(&outcome, grant, time).unwrap_or(outcome)
     }
 
     /// Renews `token` in a thread and returns it. If there is no thread, renews it here and returns
@@ -181,7 +180,7 @@ impl Authenticator {
         retries: u32,
         caller: &impl Caller,
     ) -> Outcome {
-        let (clock, store_failure) = (&|| caller.now(), Cell::default());
+        let (clock, store_failure) = (&|| caller.now(), OnceCell::new());
         let request = TokenRequest { grant, current, deadline, retries, clock, store_failure };
         let start = clock();
         lead.flight.set_leader();
@@ -195,7 +194,7 @@ impl Authenticator {
         let now = clock();
         let had_failed = self.0.cache.status(grant, now).last_error.is_some();
         let served = lead.land(landing(&outcome, now.until(deadline)), now);
-        let recovered = caller.recover(&outcome, grant, now.until(deadline), true);
+        let recovered = caller.recover(&outcome, grant, now.until(deadline));
         let client_id = grant.client_id();
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
@@ -213,8 +212,8 @@ impl Authenticator {
                 info!(target: LOG, "client {client_id:?}: tokens can be had again");
             }
         }
-        if let Some(error) = request.store_failure.take() {
-            Event::StoreFailed { client_id, error: &*error }.report(&*self.0.hook);
+        if let Some(error) = request.store_failure.get() {
+            Event::StoreFailed { client_id, error: &**error }.report(&*self.0.hook);
         }
         recovered.unwrap_or_else(|| served.map_or(outcome, Ok))
     }
@@ -242,6 +241,7 @@ impl Authenticator {
         // Before the event hook, which may panic: other processes must not find the token either.
         self.0.source.remove(grant, token, now);
         let (client_id, age) = (grant.client_id(), refusal.age);
+        Event::TokenRefused { client_id, age }.report(&*self.0.hook);
         if refusal.early_refusals >= 3 {
             warn!(
                 target: LOG,
@@ -252,7 +252,6 @@ impl Authenticator {
                 refusal.early_refusals
             );
         }
-        Event::TokenRefused { client_id, age }.report(&*self.0.hook);
     }
 
     /// Returns the state of a grant: the remaining time of its token, and how the last fetch ended.

@@ -8,7 +8,8 @@ use ureq::middleware::{Middleware, MiddlewareNext};
 use ureq::{Agent, Body, SendBody};
 
 use crate::authenticator::{Authenticator, Caller};
-use crate::clock::Moment;
+use crate::back_off;
+use crate::clock::{Moment, Span};
 use crate::endpoint::take_has_sent_token;
 use crate::error::Error;
 use crate::grant::Grant;
@@ -21,10 +22,8 @@ use crate::token::{Outcome, Token};
 ///
 /// A source is asked before the first use, and again whenever the token endpoint rejects the
 /// current grant, also when a renewal is rejected. If the source then gives another grant, the call
-/// goes on with that grant, once. The other grant becomes the current one when it has given a
-/// token. If it is rejected too, the source is asked again only after the next token request. After
-/// repeated rejections, token requests pause for up to 30 s (see [Timing](crate#timing)).
-/// [`forget`](Authenticator::forget) and [`clear`](Authenticator::clear) end the pause.
+/// goes on with that grant, once. After several rejected grants in a row, the source is left alone
+/// for up to 30 s, or until [`forget`](Authenticator::forget) or [`clear`](Authenticator::clear).
 ///
 /// # As middleware
 ///
@@ -52,8 +51,9 @@ pub struct Bearer {
 struct State {
     /// The grant in use; `None` before the source was asked.
     grant: Option<Grant>,
-    /// Whether the endpoint also rejected the last grant that was to replace the current one.
-    is_replacement_rejected: bool,
+    /// How many grants in a row were rejected that were to replace a rejected one, and the time when
+    /// the source is not asked for another one.
+    rejections: Option<(u32, Span)>,
 }
 
 impl Authenticator {
@@ -86,7 +86,7 @@ impl Authenticator {
     #[must_use]
     pub fn bearer(&self, source: impl Into<GrantSource>) -> Bearer {
         let source = source.into();
-        let state = State { grant: source.fixed.clone(), is_replacement_rejected: false };
+        let state = State { grant: source.fixed.clone(), rejections: None };
         Bearer { authenticator: self.clone(), source, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -119,7 +119,11 @@ impl Bearer {
     ///
     /// [`Error::Grant`] if the source gives no grant, and those of [`Authenticator::get_token`].
     pub fn token(&self) -> Result<Token, Error> {
-        self.authenticator.token_for(self, &self.grant()?, self.authenticator.0.timeout)
+        let grant = self.grant()?;
+        // A success, `forget` and `clear` end the pause.
+        let has_ended = |_: &mut _| self.authenticator.status(&grant).last_error.is_none();
+        self.state().rejections.take_if(has_ended);
+        self.authenticator.token_for(self, &grant, self.authenticator.0.timeout)
     }
 
     /// Calls `call` with a token, and once more with another token if it returns
@@ -248,25 +252,19 @@ impl Bearer {
 }
 
 impl Caller for Bearer {
-    /// Goes on with another grant of the source. That grant becomes the current one once it has
-    /// given a token. Until then, pauses follow the failures of the current grant. During such a
-    /// pause the source is not asked if the endpoint rejected its last grant too.
-    fn recover(
-        &self,
-        outcome: &Outcome,
-        grant: &Grant,
-        time: Duration,
-        is_own_fetch: bool,
-    ) -> Option<Outcome> {
+    /// Goes on with another grant of the source. The rejected grant stays the current one while its
+    /// token is valid and the other grant gives none.
+    fn recover(&self, outcome: &Outcome, grant: &Grant, time: Duration) -> Option<Outcome> {
         let Err(Error::Rejected { .. }) = outcome else { return None };
-        let (current, is_paused) = {
+        let now = Moment::now();
+        let (current, rejections) = {
             let state = self.state();
-            (state.grant.clone(), state.is_replacement_rejected && !is_own_fetch)
+            (state.grant.clone(), state.rejections)
         };
         let next = match current {
             // Another thread has found a newer grant meanwhile.
             Some(newer) if newer != *grant => newer,
-            _ if is_paused => return None,
+            _ if rejections.is_some_and(|(_, pause)| !pause.has_ended(now)) => return None,
             _ => match self.source.read() {
                 Ok(same) if same == *grant => return None,
                 Ok(next) => next,
@@ -274,10 +272,19 @@ impl Caller for Bearer {
             },
         };
         let outcome = self.authenticator.token_for(&(), &next, time);
+        let is_over = self.authenticator.status(grant).remaining.is_none();
         let mut state = self.state();
-        state.is_replacement_rejected = matches!(outcome, Err(Error::Rejected { .. }));
+        if let Err(error @ Error::Rejected { .. }) = &outcome
+            && is_over
+            && state.grant.as_ref() != Some(&next)
+        {
+            let count = rejections.map_or(1, |(count, _)| count.saturating_add(1));
+            let pause = Span::new(now, back_off::after_failure(count, error));
+            state.rejections = Some((count, pause));
+        }
         // Dropped after unlocking, because wiping takes a while.
-        let _removed = if outcome.is_ok() { state.grant.replace(next) } else { Some(next) };
+        let _removed =
+            if outcome.is_ok() || is_over { state.grant.replace(next) } else { Some(next) };
         drop(state);
         Some(outcome)
     }
@@ -366,7 +373,7 @@ mod tests {
     use crate::support::{Server, answer, token_for_an_hour};
 
     #[test]
-    fn grant_that_gives_no_token_does_not_replace_the_current_one() {
+    fn grant_that_gives_no_token_does_not_replace_one_whose_token_lasts() {
         let server = Server::answering(|n| match n {
             0 => token_for_an_hour("t"),
             _ => answer("401 No", "", ""),
@@ -383,7 +390,7 @@ mod tests {
         let rejected = bearer.grant().unwrap();
         let (status, code, description) = (401, None, None);
         let rejection = Err(Error::Rejected { status, code, description });
-        let outcome = bearer.recover(&rejection, &rejected, Duration::from_secs(10), true);
+        let outcome = bearer.recover(&rejection, &rejected, Duration::from_secs(10));
         assert!(matches!(outcome, Some(Err(Error::Rejected { .. }))), "{outcome:?}");
         assert_eq!(bearer.token().unwrap().access_token(), "t");
         assert_eq!(server.connections(), 2);

@@ -87,16 +87,11 @@ impl Event<'_> {
                 "client {client_id:?}: the renewal failed, and the current token stays in use \
                  until it expires: {error}"
             ),
-            // Not logged, because the caller gets the error.
-            Self::Failed { .. } => {}
+            // Not logged here: the caller gets the error, and a store's failure was logged at once.
+            Self::Failed { .. } | Self::StoreFailed { .. } => {}
             Self::TokenRefused { client_id, age } => {
                 warn!(target: LOG, "client {client_id:?}: the API refused a token, {age:.1?} old");
             }
-            Self::StoreFailed { client_id, error } => warn!(
-                target: LOG,
-                "client {client_id:?}: the token store failed and is left alone for 30 s, \
-                 meanwhile the token endpoint is asked: {error}"
-            ),
         }
         hook(self);
     }

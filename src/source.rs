@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::time::Instant;
 
 use crate::clock::Moment;
@@ -27,9 +27,8 @@ pub(crate) struct TokenRequest<'a> {
     /// How often the endpoint is asked again after a transient failure.
     pub(crate) retries: u32,
     pub(crate) clock: &'a dyn Fn() -> Moment,
-    /// The store's failure during this fetch, if there was one. The fetch went on without the
-    /// store.
-    pub(crate) store_failure: Cell<Option<StoreError>>,
+    /// The store's first failure during this fetch, which went on without the store.
+    pub(crate) store_failure: OnceCell<StoreError>,
 }
 
 /// The token that a [`TokenSource`] supplies.

@@ -384,7 +384,7 @@ impl Caller for Rotation {
         self.clock.now()
     }
 
-    fn recover(&self, outcome: &Outcome, grant: &Grant, _: Duration, _: bool) -> Option<Outcome> {
+    fn recover(&self, outcome: &Outcome, grant: &Grant, _: Duration) -> Option<Outcome> {
         let Err(Error::Rejected { .. }) = outcome else { return None };
         assert_ne!(*grant, self.next);
         Some(self.authenticator.get_token_by(&self.clock, &self.next))

@@ -244,7 +244,7 @@ impl Cached {
             }
             // The renewal of a replacement is kept as long as the replacement would have been.
             (Known::Token(cached), None) => cached.kept_until,
-            _ => now.monotonic,
+            _ => lifetime.start.monotonic,
         };
         let early_refusals = before.refusal().map_or(0, |refusal| refusal.early_refusals);
         let window = jitter::shortened(lifetime.window(renew_before));

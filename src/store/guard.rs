@@ -2,9 +2,11 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use log::warn;
+
 use crate::background;
 use crate::clock::Moment;
-use crate::event::{Event, Hook, StoreError};
+use crate::event::{Event, Hook, LOG, StoreError};
 use crate::grant::Grant;
 use crate::store::TokenStore;
 
@@ -47,6 +49,7 @@ impl GuardedStore {
     pub(super) fn call<T: Send + 'static>(
         &self,
         patience: Duration,
+        grant: &Grant,
         now: Moment,
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -66,6 +69,12 @@ impl GuardedStore {
         state.left_alone_until = now.monotonic.checked_add(start.elapsed() + LEFT_ALONE);
         state.abandoned.push(abandoned);
         drop(state);
+        let client_id = grant.client_id();
+        warn!(
+            target: LOG,
+            "client {client_id:?}: the token store failed and is left alone for 30 s, meanwhile \
+             the token endpoint is asked: {error}"
+        );
         Err(error)
     }
 
@@ -81,7 +90,7 @@ impl GuardedStore {
     ) {
         let (this, grant) = (self.clone(), grant.clone());
         let _ = background::call(wait, move || {
-            if let Err(error) = this.call(patience, now, call) {
+            if let Err(error) = this.call(patience, &grant, now, call) {
                 let client_id = grant.client_id();
                 Event::StoreFailed { client_id, error: &*error }.report(&*this.hook);
             }

@@ -207,8 +207,8 @@ impl<'a> Turn<'a> {
         call: impl FnOnce(&dyn TokenStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Option<T> {
         let store = self.shared.store.unless_left_alone(now)?;
-        let answer = store.call(self.patience, now, call);
-        answer.map_err(|error| self.request.store_failure.set(Some(error))).ok()
+        let answer = store.call(self.patience, self.request.grant, now, call);
+        answer.map_err(|error| self.request.store_failure.set(error)).ok()
     }
 }
 

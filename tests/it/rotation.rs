@@ -126,6 +126,53 @@ fn source_that_returns_the_rejected_grant_again_is_asked_at_each_call() {
 }
 
 #[test]
+fn wrong_grant_of_the_source_costs_no_call_once_the_source_has_the_right_one() {
+    let world = World::new();
+    let file = Arc::new(Mutex::new("old"));
+    let content = Arc::clone(&file);
+    let (agent, _) = world.agent(move |_| Ok(grant(*content.lock().unwrap())));
+    world.call(&agent).unwrap();
+    world.reset("new");
+    *file.lock().unwrap() = "wrong\n";
+    let call = || {
+        let error = world.call(&agent).unwrap_err();
+        let error = Error::from_ureq(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(error.is_empty() || error.contains("white space"), "of the wrong grant: {error}");
+    };
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(call);
+        }
+    });
+    *file.lock().unwrap() = "new";
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| world.call(&agent).unwrap());
+        }
+    });
+}
+
+#[test]
+fn rejected_grant_is_not_sent_again_while_the_next_one_is_unavailable() {
+    let server = Server::keeping(|request| {
+        let is_old = request.contains("old");
+        let (status, wait) =
+            if is_old { ("401 No", "") } else { ("429 Busy", "Retry-After: 60\r\n") };
+        answer(status, wait, "")
+    });
+    let reads = AtomicUsize::new(0);
+    let source = GrantSource::new(move || {
+        Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
+    });
+    let bearer = server.builder().retries(0).build().unwrap().bearer(source);
+    for _ in 0..9 {
+        assert_eq!(bearer.token().unwrap_err().status(), Some(429));
+    }
+    assert_eq!(bearer.status().last_error.unwrap().status(), Some(429));
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
 fn source_that_fails_or_panics_fails_only_the_current_call() {
     let world = World::new();
     let (agent, _) = world.agent(|n| match n {
