@@ -132,7 +132,7 @@ impl Bearer {
     /// The refused token counts as missing from then on (see [`Authenticator::invalidate`]). There
     /// is no second call if no other token can be had. A second 401 is returned as it is, with one
     /// exception. If the second token was requested before the first refusal, by a renewal or
-    /// another process, there is a third call.
+    /// another process, that token may have been revoked too, and the call is repeated again.
     ///
     /// ```
     /// use weseedo_auth::{Authenticator, Environment, Grant, ureq};
@@ -170,16 +170,11 @@ impl Bearer {
         let mut token = self.token().map_err(Error::into_ureq)?;
         let mut outcome = call(&token);
         let refused = Moment::now().monotonic;
-        for _ in 0..2 {
-            if !matches!(outcome, Err(ureq::Error::StatusCode(401))) {
-                break;
-            }
-            let Some(another) = self.another_token(&token) else { break };
+        while matches!(outcome, Err(ureq::Error::StatusCode(401)))
+            && token.lifetime().start.monotonic < refused
+            && let Some(another) = self.another_token(&token)
+        {
             outcome = call(&another);
-            if another.lifetime().start.monotonic >= refused {
-                break;
-            }
-            // This token was requested before the refusal, so it may have been revoked as well.
             token = another;
         }
         outcome

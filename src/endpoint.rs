@@ -58,7 +58,7 @@ impl Endpoint {
         let body = grant.to_json();
         let sent = clock();
         // A new agent for each request, so that no cookie and no connection is kept.
-        let request = transport::token_agent(self.config.clone(), &self.tls)
+        let request = transport::agent(self.config.clone(), self.tls.clone())
             .post(uri)
             .header("accept", "application/json")
             .header("content-type", "application/json");

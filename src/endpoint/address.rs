@@ -33,17 +33,14 @@ impl Address {
         format!("{}:{}", self.0.host().unwrap_or_default(), port(&self.0))
     }
 
-    /// Whether `uri` belongs to the API: the token endpoint's origin, but not the endpoint.
+    /// Whether `uri` belongs to the API: it has the token endpoint's scheme, host and port (RFC 6454
+    /// section 4), but is not the endpoint.
     pub(crate) fn is_api(&self, uri: &Uri) -> bool {
-        self.is_same_origin(uri) && uri.path() != self.0.path()
-    }
-
-    /// Whether `uri` has the scheme, host and port of the token endpoint (RFC 6454 section 4).
-    fn is_same_origin(&self, uri: &Uri) -> bool {
         let hosts = uri.host().zip(self.0.host());
         uri.scheme() == self.0.scheme()
             && hosts.is_some_and(|(host, own)| host.eq_ignore_ascii_case(own))
             && port(uri) == port(&self.0)
+            && uri.path() != self.0.path()
     }
 }
 

@@ -10,7 +10,7 @@ use ureq::{Agent, Proxy, ProxyProtocol, SendBody};
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::address::{Address, is_loopback};
-use crate::endpoint::transport::{self, KeptTls};
+use crate::endpoint::transport::{self, ApiTls, KeptTls};
 use crate::error::{ConfigError, Error};
 use crate::event::LOG;
 
@@ -69,7 +69,7 @@ impl Endpoint {
             };
             return Agent::config_builder().proxy(None).middleware(refuse).build().new_agent();
         }
-        transport::api_agent(config)
+        transport::agent(config, ApiTls::default())
     }
 }
 

@@ -4,14 +4,12 @@ use ureq::Agent;
 use ureq::config::Config;
 
 /// Empty, because ureq builds a TLS configuration for each token request.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct KeptTls {}
 
-pub(super) fn token_agent(config: Config, _: &KeptTls) -> Agent {
-    Agent::new_with_config(config)
-}
+pub(super) type ApiTls = KeptTls;
 
-pub(super) fn api_agent(config: Config) -> Agent {
+pub(super) fn agent(config: Config, _: KeptTls) -> Agent {
     Agent::new_with_config(config)
 }
 

@@ -27,17 +27,11 @@ pub(crate) fn take_has_sent_token() -> Option<bool> {
     HAS_SENT_TOKEN.take()
 }
 
-/// An agent for token requests that share one TLS configuration.
-pub(super) fn token_agent(config: Config, tls: &KeptTls) -> Agent {
-    agent(config, tls.clone())
-}
-
-pub(super) fn api_agent(config: Config) -> Agent {
-    agent(config, DefaultConnector::new())
-}
+/// The connector of API calls.
+pub(super) type ApiTls = DefaultConnector;
 
 /// An agent that leaves no plaintext in the buffers of its connections.
-fn agent(config: Config, connector: impl Connector<()>) -> Agent {
+pub(super) fn agent(config: Config, connector: impl Connector<()>) -> Agent {
     // Last in the chain, so that the buffers that hold plaintext are the ones that are wiped.
     Agent::with_parts(config, connector.chain(Layer), Lookup)
 }

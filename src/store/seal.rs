@@ -13,9 +13,6 @@ use crate::token::Token;
 const FORMAT: &[u8] = b"weseedo-auth token store, format 2";
 const NAME_LENGTH: usize = 32;
 const KEY_LENGTH: usize = 32;
-/// The length in bytes of the part before the access token: `expires` in nanoseconds, and the time
-/// of the fetch and the lifetime in milliseconds.
-const HEAD_LENGTH: usize = 16 + 8 + 8;
 /// The longest value that is opened, in bytes. An answer of the token endpoint has at most half of
 /// that.
 pub(super) const MAX_SEALED: usize = 32 * 1024;
@@ -80,7 +77,9 @@ impl Seal {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
         let access_token = token.access_token().as_bytes();
-        let length = NONCE_LEN + HEAD_LENGTH + access_token.len() + CHACHA20_POLY1305.tag_len();
+        // `expires` in nanoseconds, the time of the fetch and the lifetime in milliseconds.
+        let head = 16 + 8 + 8;
+        let length = NONCE_LEN + head + access_token.len() + CHACHA20_POLY1305.tag_len();
         let mut value = Zeroizing::new(Vec::with_capacity(length));
         value.extend(nonce);
         value.extend(token.expires_at().unix_timestamp_nanos().to_be_bytes());
