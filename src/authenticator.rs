@@ -237,19 +237,18 @@ impl Authenticator {
     pub(crate) fn invalidate_at(&self, grant: &Grant, token: &Token, now: Moment) {
         // Before the cache drops the token: the next fetch must not find it in the store.
         self.0.source.refuse(token, now);
-        let Some(refusal) = self.0.cache.invalidate(grant, token, now) else { return };
+        let Some(refusals) = self.0.cache.invalidate(grant, token, now) else { return };
         // Before the event hook, which may panic: other processes must not find the token either.
         self.0.source.remove(grant, token, now);
-        let (client_id, age) = (grant.client_id(), refusal.age);
+        let (client_id, age) = (grant.client_id(), token.lifetime().start.until(now.monotonic));
         Event::TokenRefused { client_id, age }.report(&*self.0.hook);
-        if refusal.early_refusals >= 3 {
+        if refusals >= 3 {
             warn!(
                 target: LOG,
-                "client {client_id:?}: {} tokens in a row were refused early: either another \
-                 process fetches tokens with the same credentials and the server revokes the older \
-                 ones (share tokens through a store, or use a client for each process), or the \
-                 token lacks a right",
-                refusal.early_refusals
+                "client {client_id:?}: {refusals} tokens in a row were refused early: either \
+                 another process fetches tokens with the same credentials and the server revokes \
+                 the older ones (share tokens through a store, or use a client for each process), \
+                 or the token lacks a right"
             );
         }
     }
@@ -311,10 +310,8 @@ fn inline_time(time: Duration, remaining: Duration) -> Duration {
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticator")
-            .field("token_endpoint", &format_args!("{}", self.0.endpoint.address.uri()))
-            .field("cached_tokens", &self.0.cache.tokens())
-            .finish_non_exhaustive()
+        let (endpoint, tokens) = (self.0.endpoint.address.uri(), self.0.cache.tokens());
+        write!(f, "Authenticator {{ token_endpoint: {endpoint}, cached_tokens: {tokens}, .. }}")
     }
 }
 

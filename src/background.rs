@@ -1,9 +1,19 @@
 //! Short-lived threads, and what happens where the system gives none.
 
+use std::cell::Cell;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
+
+thread_local! {
+    static WORKS_FOR: Cell<Option<ThreadId>> = const { Cell::new(None) };
+}
+
+/// The thread that waits for this one, or this one if none does.
+pub(crate) fn caller() -> ThreadId {
+    WORKS_FOR.get().unwrap_or_else(|| thread::current().id())
+}
 
 /// Runs `run` with `input` in a new thread.
 ///
@@ -42,7 +52,11 @@ pub(crate) fn call<T: Send + 'static>(
 ) -> Result<T, RecvTimeoutError> {
     // Without a buffer, so that a late result stays with the thread that made it.
     let (sender, receiver) = mpsc::sync_channel(0);
-    let run = move |job: Box<dyn FnOnce() -> T + Send>| _ = sender.send(job());
+    let caller = caller();
+    let run = move |job: Box<dyn FnOnce() -> T + Send>| {
+        WORKS_FOR.set(Some(caller));
+        let _ = sender.send(job());
+    };
     match spawn(Box::new(job) as Box<_>, run) {
         Ok(()) => receiver.recv_timeout(time),
         Err(job) => Ok(job()),

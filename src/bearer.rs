@@ -313,9 +313,7 @@ impl Middleware for Bearer {
         // the token. Without a record every 401 counts: without `wipe`, and in a user's own agent.
         if is_refused && take_has_sent_token() != Some(false) {
             self.refuse(&token);
-            if let Some(slot) = slot {
-                let _ = slot.set(token);
-            }
+            let _ = slot.map(|slot| slot.set(token));
         }
         result
     }

@@ -9,7 +9,6 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-pub(crate) use crate::cache::entry::Refusal;
 use crate::cache::entry::{Decision, Entry, Known};
 pub(crate) use crate::cache::flight::{Flight, Landing, Waited};
 use crate::cache::flight::{Mutex, MutexGuard, lock};
@@ -133,7 +132,8 @@ impl Cache {
 
     /// Makes this token count as missing. Ignores any other token, a token that is refused already,
     /// and a token that has just replaced a refused one. A flight goes on and fills the cache.
-    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<Refusal> {
+    /// Returns how many tokens in a row were refused before their renewal was due.
+    pub(crate) fn invalidate(&self, grant: &Grant, token: &Token, now: Moment) -> Option<u32> {
         self.lock().entries.get_mut(grant)?.refuse(token, now)
     }
 

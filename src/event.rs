@@ -55,7 +55,7 @@ pub enum Event<'a> {
     TokenRefused {
         /// The client identifier of the grant.
         client_id: &'a str,
-        /// How long ago the token arrived.
+        /// How long ago the token was requested.
         age: Duration,
     },
     /// A store failed or was too slow. It is left alone for 30 s: fetches ask the token endpoint as

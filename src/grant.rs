@@ -111,8 +111,12 @@ impl Grant {
     /// The name of a secret that starts or ends with a character that is probably a mistake.
     pub(crate) fn secret_with_stray_end(&self) -> Option<&'static str> {
         let is_stray = |char: char| {
-            let is_invisible = matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
-            let is_quote = "\"'`\u{2018}\u{2019}\u{201c}\u{201d}\u{ab}\u{bb}".contains(char);
+            let is_invisible = matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}');
+            let is_quote = matches!(
+                char,
+                '"' | '\'' | '`' | '\u{ab}' | '\u{b4}' | '\u{bb}' | '\u{2018}'
+                    ..='\u{201f}' | '\u{2039}' | '\u{203a}'
+            );
             char.is_whitespace() || char.is_control() || is_invisible || is_quote
         };
         let is_secret = |name: &str| name == "client_secret" || name == "password";

@@ -37,9 +37,8 @@ impl Stored {
 
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sealed = format_args!("{} bytes", self.sealed.len());
-        let mut stored = f.debug_struct("Stored");
-        stored.field("sealed", &sealed).field("remaining", &self.remaining).finish()
+        let (length, remaining) = (self.sealed.len(), self.remaining);
+        write!(f, "Stored {{ sealed: {length} bytes, remaining: {remaining:?} }}")
     }
 }
 

@@ -93,9 +93,7 @@ impl Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("expires_at", &format_args!("{}", self.0.expires_at))
-            .finish_non_exhaustive()
+        write!(f, "Token {{ expires_at: {}, .. }}", self.0.expires_at)
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use weseedo_auth::{Grant, GrantSource};
+use weseedo_auth::{Authenticator, Grant, GrantSource};
 
 use crate::support::{HOUR, Server, answer, token_answer};
 
@@ -30,6 +30,10 @@ struct Entry {
 
 struct Recorder(Mutex<Vec<Entry>>);
 
+/// While this is set, the logger requests a token for each record.
+static ASKED: Mutex<Option<(Authenticator, Grant)>> = Mutex::new(None);
+static OUTCOMES: Mutex<Vec<Result<(), String>>> = Mutex::new(Vec::new());
+
 static RECORDER: Recorder = Recorder(Mutex::new(Vec::new()));
 
 impl Log for Recorder {
@@ -40,6 +44,11 @@ impl Log for Recorder {
     fn log(&self, record: &Record) {
         let (target, text) = (record.target().to_owned(), record.args().to_string());
         self.0.lock().unwrap().push(Entry { level: record.level(), target, text });
+        let asked = ASKED.lock().unwrap().clone();
+        if let Some((authenticator, grant)) = asked {
+            let outcome = authenticator.get_token(&grant).map(drop);
+            OUTCOMES.lock().unwrap().push(outcome.map_err(|error| error.to_string()));
+        }
     }
 
     fn flush(&self) {}
@@ -248,4 +257,23 @@ fn probable_mistakes_are_logged_once() {
         assert!(output.status.success(), "{text}");
         assert_eq!(logged, warnings, "{variables:?}");
     }
+}
+
+/// ureq logs in the thread of a look-up, too.
+#[test]
+fn logger_that_requests_the_token_being_fetched_gets_an_error_at_once() {
+    let _recording = recording();
+    log::set_max_level(LevelFilter::Debug);
+    let server = Server::answering(|_| token_answer("t", HOUR));
+    let authenticator = server.builder().build().unwrap();
+    let grant = Grant::client_credentials("id", CLIENT_SECRET);
+    *ASKED.lock().unwrap() = Some((authenticator.clone(), grant.clone()));
+    authenticator.get_token(&grant).unwrap();
+    ASKED.lock().unwrap().take();
+    let outcomes = mem::take(&mut *OUTCOMES.lock().unwrap());
+    let own = "logger or middleware: must not ask for the token that it is fetching";
+    assert!(outcomes.iter().all(|outcome| !outcome.as_ref().is_err_and(|error| error != own)));
+    let errors = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert!(errors >= 2, "of this crate's record and of ureq's: {outcomes:?}");
+    mem::take(&mut *RECORDER.0.lock().unwrap());
 }

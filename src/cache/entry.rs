@@ -47,7 +47,6 @@ pub(super) struct Cached {
     renew_at: Moment,
     /// Why the last renewal failed.
     failure: Option<Box<Error>>,
-    arrived: Instant,
     /// `invalidate` ignores the token until this moment.
     kept_until: Instant,
     standing: Standing,
@@ -66,12 +65,10 @@ enum Standing {
 
 /// A refusal of a token by the API.
 #[derive(Clone, Copy)]
-pub(crate) struct Refusal {
-    at: Moment,
-    /// How long ago the token had arrived.
-    pub(crate) age: Duration,
+struct Refusal {
+    at: Instant,
     /// How many tokens in a row were refused before their renewal was due, up to this one.
-    pub(crate) early_refusals: u32,
+    early_refusals: u32,
 }
 
 pub(super) struct Failure {
@@ -130,21 +127,22 @@ impl Entry {
         }
     }
 
-    /// Makes `token` count as missing, if it is the cached one and may be dropped.
-    pub(super) fn refuse(&mut self, token: &Token, now: Moment) -> Option<Refusal> {
+    /// Makes `token` count as missing, if it is the cached one and may be dropped. Returns how many
+    /// tokens in a row were refused before their renewal was due.
+    pub(super) fn refuse(&mut self, token: &Token, now: Moment) -> Option<u32> {
         let Known::Token(cached) = &mut self.known else { return None };
         let Standing::Accepted { early_refusals } = cached.standing else { return None };
-        if now.monotonic < cached.kept_until || !cached.token.is_same(token) {
+        // While a renewal is running, a refusal costs no other token request.
+        let is_kept = now.monotonic < cached.kept_until && self.flight.is_none();
+        if is_kept || !cached.token.is_same(token) {
             return None;
         }
-        let age = now.monotonic.saturating_duration_since(cached.arrived);
         let is_early = now.is_before(cached.token.lifetime().before_end(cached.window));
         let early_refusals = if is_early { early_refusals.saturating_add(1) } else { 0 };
-        let refusal = Refusal { at: now, age, early_refusals };
-        cached.standing = Standing::Refused(refusal);
+        cached.standing = Standing::Refused(Refusal { at: now.monotonic, early_refusals });
         // No clock reads earlier than this, so no caller gets a hit.
         cached.renew_at = cached.token.lifetime().start;
-        Some(refusal)
+        Some(early_refusals)
     }
 
     pub(super) fn status(&self, now: Moment) -> Status {
@@ -239,7 +237,7 @@ impl Cached {
         let kept_until = match (before, before.refusal()) {
             // Only a token that was requested after the refusal is a replacement. An earlier one
             // may have been revoked together with the refused token.
-            (_, Some(refusal)) if refusal.at.monotonic <= lifetime.start.monotonic => {
+            (_, Some(refusal)) if refusal.at <= lifetime.start.monotonic => {
                 now.plus(REPLACEMENT_KEPT).monotonic
             }
             // The renewal of a replacement is kept as long as the replacement would have been.
@@ -250,8 +248,7 @@ impl Cached {
         let window = jitter::shortened(lifetime.window(renew_before));
         let renew_at = lifetime.before_end(window);
         let standing = Standing::Accepted { early_refusals };
-        let arrived = now.monotonic;
-        Self { token, window, renew_at, failure: None, arrived, kept_until, standing }
+        Self { token, window, renew_at, failure: None, kept_until, standing }
     }
 
     /// Whether the token stays in use after a fetch failed. A valid token does; a refused token

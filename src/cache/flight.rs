@@ -1,5 +1,5 @@
 use std::sync::{OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 #[cfg(loom)]
@@ -7,6 +7,7 @@ pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 
+use crate::background;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::token::Token;
@@ -71,7 +72,7 @@ impl Flight {
 
     /// Makes this thread the one that will land the flight.
     pub(crate) fn set_leader(&self) {
-        let _ = self.leader.set(thread::current().id());
+        let _ = self.leader.set(background::caller());
     }
 
     /// Publishes the landing to the waiters. Ignores a second landing, because a lead lands again
@@ -84,7 +85,7 @@ impl Flight {
     /// Waits for the outcome until `deadline`.
     #[cold]
     pub(crate) fn wait(&self, deadline: Instant, clock: impl Fn() -> Moment) -> Waited {
-        if self.leader.get() == Some(&thread::current().id()) {
+        if self.leader.get() == Some(&background::caller()) {
             return Waited::OwnFlight;
         }
         let mut landing = lock(&self.landing);

@@ -628,7 +628,7 @@ fn early_refusals_in_a_row_are_counted() {
     let mut refuse = |text: &str, wait: Duration| {
         let token = fill(&cache, &grant, text, now, HOUR);
         now = now.plus(wait);
-        cache.invalidate(&grant, &token, now).unwrap().early_refusals
+        cache.invalidate(&grant, &token, now).unwrap()
     };
     assert_eq!(refuse("a", MINUTE), 1);
     assert_eq!(refuse("b", MINUTE), 2);
@@ -639,12 +639,8 @@ fn early_refusals_in_a_row_are_counted() {
     let due = now.plus(HOUR - TICK);
     renewal(&cache, &grant, due).land(Landing::Token(self::token("g", due, HOUR)), due);
     assert!(cache.invalidate(&grant, &token, due).is_none());
-    let refusal = cache.invalidate(&grant, &self::token("g", due, HOUR), due.plus(MINUTE)).unwrap();
-    assert_eq!(
-        (refusal.early_refusals, refusal.age),
-        (1, MINUTE),
-        "the token in between was not refused"
-    );
+    let refusals = cache.invalidate(&grant, &self::token("g", due, HOUR), due.plus(MINUTE));
+    assert_eq!(refusals, Some(1), "the token in between was not refused");
 }
 
 #[test]
@@ -657,6 +653,19 @@ fn token_that_replaced_a_refused_one_is_kept_for_ten_seconds() {
     assert_eq!(hit(&cache, &grant, now), "second");
     cache.invalidate(&grant, &second, now.plus(SECOND * 10));
     fetch(&cache, &grant, now);
+}
+
+#[test]
+fn replacement_that_is_being_renewed_is_refused_at_once() {
+    let (cache, grant, now) = (cache(1), grant("a"), Moment::now());
+    let first = fill(&cache, &grant, "first", now, HOUR);
+    cache.invalidate(&grant, &first, now);
+    let second = fill(&cache, &grant, "second", now, SECOND * 4);
+    let due = now.plus(SECOND * 4 - TICK);
+    let lead = renewal(&cache, &grant, due);
+    assert!(cache.invalidate(&grant, &second, due).is_some());
+    lead.land(Landing::Token(token("third", due, HOUR)), due);
+    assert_eq!(hit(&cache, &grant, due), "third");
 }
 
 #[test]

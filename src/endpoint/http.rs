@@ -18,12 +18,8 @@ use crate::event::LOG;
 pub(crate) type Configure =
     Box<dyn Fn(ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> + Send + Sync>;
 
-const USER_AGENT: &str = concat!("weseedo-auth/", env!("CARGO_PKG_VERSION"));
 /// The size of each of the two buffers of a connection, in bytes.
 const BUFFER: usize = 16 * 1024;
-const IDLE_CONNECTIONS: usize = 10;
-const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const API_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Endpoint {
     pub(crate) fn new(
@@ -52,9 +48,9 @@ impl Endpoint {
     /// user's function returns unusable settings this time, each call fails with that error.
     pub(crate) fn api_agent(&self, first: impl Middleware, last: impl Middleware) -> Agent {
         let config = defaults(&self.address)
-            .timeout_connect(Some(API_CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(API_RESPONSE_TIMEOUT))
-            .max_idle_connections_per_host(IDLE_CONNECTIONS)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .max_idle_connections_per_host(10)
             .middleware(first);
         let config = (self.configure)(config)
             .https_only(self.address.is_https())
@@ -105,7 +101,7 @@ fn check(config: &Config, address: &Address) -> Result<(), ConfigError> {
 
 fn defaults(address: &Address) -> ConfigBuilder<AgentScope> {
     let config = Agent::config_builder()
-        .user_agent(USER_AGENT)
+        .user_agent(concat!("weseedo-auth/", env!("CARGO_PKG_VERSION")))
         .input_buffer_size(BUFFER)
         .output_buffer_size(BUFFER)
         // ureq would take a header that fills the buffer for a closed connection.

@@ -68,8 +68,8 @@ fn is_error(body: &[u8]) -> bool {
 fn redirect_target(headers: &HeaderMap, grant: &Grant) -> Option<String> {
     let uri = headers.get(LOCATION)?.to_str().ok()?.parse::<Uri>().ok()?;
     let (scheme, host) = (uri.scheme_str()?, uri.host()?);
-    let is_quoted = !Private(grant.private_texts()).is_shown_in(host);
-    is_quoted.then(|| format!("{scheme}://{host}"))
+    let is_private = Private(grant.private_texts()).is_shown_in(host);
+    (!is_private).then(|| format!("{scheme}://{host}"))
 }
 
 fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, InvalidResponse> {

@@ -134,8 +134,11 @@ impl TokenStore for FileStore {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => open(&path)?,
                 created => Some(created?),
             };
-            // A lock file that was deleted in between counts as held.
-            let Some(file) = file else { return Ok(None) };
+            let Some(file) = file else {
+                // A lock file that was deleted in between counts as held. Something else with that
+                // name is no lock, so that it delays nobody.
+                return Ok(path.symlink_metadata().is_ok().then(Lease::none));
+            };
             Ok(match file.try_lock() {
                 // Unlock explicitly: a forked child keeps the file open, so closing it here would
                 // not release the lock.
