@@ -105,45 +105,47 @@ impl Span {
     }
 }
 
-/// A clock that only the test moves.
 #[cfg(test)]
-#[derive(Clone)]
-pub(crate) struct TestClock(std::sync::Arc<std::sync::Mutex<Moment>>);
+pub(crate) mod tests {
+    #[cfg(not(loom))]
+    use std::sync::{Arc, Mutex};
 
-#[cfg(test)]
-impl TestClock {
-    pub(crate) fn new() -> Self {
-        Self(std::sync::Arc::new(std::sync::Mutex::new(Moment::now())))
-    }
-
-    pub(crate) fn now(&self) -> Moment {
-        *self.0.lock().unwrap()
-    }
-
-    pub(crate) fn set(&self, now: Moment) {
-        *self.0.lock().unwrap() = now;
-    }
-
-    pub(crate) fn advance(&self, monotonic: Duration, wall: Duration) {
-        let mut now = self.0.lock().unwrap();
-        *now = now.later(monotonic, wall);
-    }
-}
-
-#[cfg(test)]
-impl Moment {
-    /// This moment, later by the given time on each clock.
-    pub(crate) fn later(self, monotonic: Duration, wall: Duration) -> Self {
-        Self { monotonic: self.monotonic + monotonic, wall: self.wall + wall }
-    }
-}
-
-#[cfg(test)]
-mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const TICK: Duration = Duration::from_nanos(1);
+
+    /// A clock that only the test moves.
+    #[cfg(not(loom))]
+    #[derive(Clone)]
+    pub(crate) struct TestClock(Arc<Mutex<Moment>>);
+
+    #[cfg(not(loom))]
+    impl TestClock {
+        pub(crate) fn new() -> Self {
+            Self(Arc::new(Mutex::new(Moment::now())))
+        }
+
+        pub(crate) fn now(&self) -> Moment {
+            *self.0.lock().unwrap()
+        }
+
+        pub(crate) fn set(&self, now: Moment) {
+            *self.0.lock().unwrap() = now;
+        }
+
+        pub(crate) fn advance(&self, monotonic: Duration, wall: Duration) {
+            let mut now = self.0.lock().unwrap();
+            *now = now.later(monotonic, wall);
+        }
+    }
+
+    impl Moment {
+        /// This moment, later by the given time on each clock.
+        pub(crate) fn later(self, monotonic: Duration, wall: Duration) -> Self {
+            Self { monotonic: self.monotonic + monotonic, wall: self.wall + wall }
+        }
+    }
 
     #[test]
     fn span_has_ended_at_its_end_by_either_clock() {

@@ -97,17 +97,17 @@ impl fmt::Debug for Token {
     }
 }
 
-#[cfg(all(test, not(loom)))]
-impl Token {
-    /// The number of handles to this token, this one included.
-    pub(crate) fn handles(&self) -> usize {
-        Arc::strong_count(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(not(loom))]
+    impl Token {
+        /// The number of handles to this token, this one included.
+        pub(crate) fn handles(&self) -> usize {
+            Arc::strong_count(&self.0)
+        }
+    }
 
     #[test]
     fn header_value_is_built_once_and_debug_hides_it() {

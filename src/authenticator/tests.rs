@@ -8,7 +8,7 @@ use ureq::middleware::MiddlewareNext;
 
 use super::*;
 use crate::builder::Builder;
-use crate::clock::TestClock;
+use crate::clock::tests::TestClock;
 use crate::error::InvalidResponse;
 use crate::support::{Gate, Server, answer, token_for_an_hour, wait_until};
 

@@ -12,7 +12,7 @@ use ureq::middleware::MiddlewareNext;
 use super::*;
 use crate::authenticator::Authenticator;
 use crate::builder::Builder;
-use crate::clock::TestClock;
+use crate::clock::tests::TestClock;
 use crate::event::Event;
 use crate::memory_store::MemoryStore;
 use crate::store::Stored;
