@@ -169,8 +169,8 @@ fn http_date(headers: &HeaderMap, name: HeaderName) -> Option<OffsetDateTime> {
     let text = headers.get(name)?.to_str().ok()?;
     let words: Vec<_> = text.split([' ', '-']).filter(|word| !word.is_empty()).collect();
     // All forms are rewritten to the first one, because the parser for RFC 2822 reads that one,
-    // also with a year of two digits. Sun, 06 Nov 1994 08:49:37 GMT · Sunday, 06-Nov-94 08:49:37
-    // GMT · Sun Nov  6 08:49:37 1994
+    // also with a year of two digits:
+    // Sun, 06 Nov 1994 08:49:37 GMT · Sunday, 06-Nov-94 08:49:37 GMT · Sun Nov  6 08:49:37 1994
     let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = words[..] else {
         return None;
     };
