@@ -10,13 +10,12 @@ pub(crate) mod retry;
 mod transport;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{Level, debug, log_enabled, warn};
 use ureq::config::Config;
 use zeroize::Zeroizing;
 
-use crate::clock::Moment;
 pub(crate) use crate::endpoint::address::Address;
 pub(crate) use crate::endpoint::http::Configure;
 use crate::endpoint::response::MAX_BODY;
@@ -42,14 +41,15 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Sends one token request and reads the answer. The text of a time-out names the time since
     /// `start`.
-    fn fetch_once(&self, request: &TokenRequest<'_>, timeout: Duration, start: Moment) -> Outcome {
+    fn fetch_once(&self, request: &TokenRequest<'_>, timeout: Duration, start: Instant) -> Outcome {
         let (grant, clock) = (request.grant, request.clock);
         warn_of_traced_secrets();
         let uri = self.address.uri();
         debug!(target: LOG, "client {:?}: requesting a token from {uri}", grant.client_id());
         let own = self.config.timeouts().global;
         let timeout = own.map_or(timeout, |own| own.min(timeout));
-        let unreached = |error| self.unreached(error, start.until(clock().monotonic));
+        let elapsed = || clock().monotonic.saturating_duration_since(start);
+        let unreached = |error| self.unreached(error, elapsed());
         // ureq's own look-up panics if the system gives no thread.
         #[cfg(not(feature = "wipe"))]
         if let Err(error) = std::thread::Builder::new().spawn(|| ()) {

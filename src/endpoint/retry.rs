@@ -18,13 +18,16 @@ impl TokenSource for Arc<Endpoint> {
     /// Asks for a token, and again after transient failures.
     fn fetch(&self, request: &TokenRequest<'_>) -> Result<Fetched, Error> {
         let clock = request.clock;
-        let start = clock();
+        // A caller may have waited for another fetch before. A time-out names its whole time.
+        let whole =
+            request.deadline.checked_sub(self.timeout).filter(|_| request.current.is_none());
+        let start = whole.unwrap_or(clock().monotonic);
         let mut retry = 0;
         let mut answer = None;
         loop {
             let remaining = clock().until(request.deadline);
             if remaining.is_zero() {
-                let elapsed = start.until(clock().monotonic);
+                let elapsed = clock().monotonic.saturating_duration_since(start);
                 return Err(answer.unwrap_or_else(|| self.timed_out(elapsed)));
             }
             let is_last = retry == request.retries;

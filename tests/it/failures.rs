@@ -11,6 +11,7 @@ use weseedo_auth::{Authenticator, Environment, Error, InvalidResponse, Token};
 
 use crate::support::{
     DATE, HOUR, Server, answer, assert_not_reached, grant, read_request, stall, token_answer,
+    wait_until,
 };
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -95,6 +96,20 @@ fn timeout_error_names_the_elapsed_time() {
         text.contains(": timed out after 4") && text.ends_with("ms (receive response)"),
         "{text}"
     );
+}
+
+#[test]
+fn timeout_error_names_the_whole_time_of_a_caller_that_first_waited_for_another() {
+    let server = Server::start(|_, stream| stall(stream));
+    let authenticator = server.builder().timeout(TIMEOUT * 3).retries(0).build().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| authenticator.get_token(&grant()).unwrap_err());
+        wait_until(|| server.connections() == 1);
+        thread::sleep(TIMEOUT);
+        let error = authenticator.get_token(&grant()).unwrap_err().to_string();
+        assert!(error.contains(": timed out after 1."), "{error}");
+        assert_eq!(server.connections(), 2, "the second caller has asked, too");
+    });
 }
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
