@@ -870,6 +870,7 @@ fn renewals_are_limited_and_the_others_are_due_a_little_later() {
     }
     hit(&cache, &grants[32], due);
     leads.pop().unwrap().land(Landing::Gone, due);
+    hit(&cache, &grants[32], due);
     renewal(&cache, &grants[32], due.plus(SECOND));
     // An abandoned renewal, for example after a fork, no longer counts.
     let late = due.plus(TIMEOUT + SECOND);
