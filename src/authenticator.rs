@@ -198,7 +198,7 @@ impl Authenticator {
         let client_id = grant.client_id();
         // A rejected grant is no failure if another one has replaced it.
         if !matches!(recovered, Some(Ok(_))) {
-            let (renewal, elapsed) = (request.current.is_some(), start.until(now.monotonic));
+            let (renewal, elapsed) = (current.is_some(), start.until(now.monotonic));
             let remaining = served.as_ref().map(|token| token.lifetime().remaining(now));
             let event = match &outcome {
                 Ok(token) => {

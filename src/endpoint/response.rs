@@ -87,22 +87,21 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, Inval
             })
         })?;
 
-    let field = |name, reason| InvalidResponse::Field { name, reason };
     // RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     let token_type = string("token_type", token_type)?;
     if !token_type.eq_ignore_ascii_case("bearer") {
-        return Err(field("token_type", "is not Bearer"));
+        return Err(invalid_field("token_type", "is not Bearer"));
     }
 
     let access_token = string("access_token", access_token)?;
     if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
         let reason = "can't stand in an HTTP header: it must be visible ASCII characters";
-        return Err(field("access_token", reason));
+        return Err(invalid_field("access_token", reason));
     }
 
     let expires = string("expires", expires)?;
     let expires = OffsetDateTime::parse(&expires, &Rfc3339)
-        .map_err(|_| field("expires", "is not an RFC 3339 date and time"))?;
+        .map_err(|_| invalid_field("expires", "is not an RFC 3339 date and time"))?;
     // `Date` is cut to whole seconds, so the server's clock may be up to a second ahead of it.
     match Duration::try_from(expires - date).unwrap_or_default().checked_sub(DATE_RESOLUTION) {
         Some(lifetime) if !lifetime.is_zero() => {
@@ -113,12 +112,15 @@ fn token(body: &[u8], date: OffsetDateTime, sent: Moment) -> Result<Token, Inval
 }
 
 fn string(name: &'static str, found: Found<'_>) -> Result<Zeroizing<String>, InvalidResponse> {
-    let invalid = |reason| InvalidResponse::Field { name, reason };
     match found {
-        Found::Missing => Err(invalid("is missing")),
-        Found::Repeated => Err(invalid("stands there twice")),
-        Found::Once(raw) => json::string(raw).ok_or(invalid("is not a valid string")),
+        Found::Missing => Err(invalid_field(name, "is missing")),
+        Found::Repeated => Err(invalid_field(name, "stands there twice")),
+        Found::Once(raw) => json::string(raw).ok_or(invalid_field(name, "is not a valid string")),
     }
+}
+
+fn invalid_field(name: &'static str, reason: &'static str) -> InvalidResponse {
+    InvalidResponse::Field { name, reason }
 }
 
 /// Adds a hint of this crate to the server's words.

@@ -1,5 +1,5 @@
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 #[cfg(unix)]
 use std::fs::{DirBuilder, Permissions};
 use std::hash::BuildHasher;
@@ -176,9 +176,8 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// because a pipe would block its reader, and because NFS locks only such files.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let file = if_there(OpenOptions::new().read(true).write(true).open(path))?;
-    let is_regular = |file: &File| file.metadata().is_ok_and(|data| data.is_file());
-    let is_path_regular = fs::symlink_metadata(path).is_ok_and(|data| data.is_file());
-    Ok(file.filter(|file| is_path_regular && is_regular(file)))
+    let is_regular = |data: io::Result<Metadata>| data.is_ok_and(|data| data.is_file());
+    Ok(file.filter(|file| is_regular(file.metadata()) && is_regular(fs::symlink_metadata(path))))
 }
 
 /// Creates a file for its owner only. Neither opens a file that exists nor follows a link.

@@ -65,6 +65,14 @@ fn grant(secret: &str) -> Grant {
     Grant::client_credentials("id", secret)
 }
 
+/// A source whose secret is reset after the first read.
+fn old_then_new() -> GrantSource {
+    let reads = AtomicUsize::new(0);
+    GrantSource::new(move || {
+        Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
+    })
+}
+
 #[test]
 fn source_is_asked_once_as_long_as_its_grant_is_accepted() {
     let world = World::new();
@@ -160,11 +168,7 @@ fn rejected_grant_is_not_sent_again_while_the_next_one_is_unavailable() {
             if is_old { ("401 No", "") } else { ("429 Busy", "Retry-After: 60\r\n") };
         answer(status, wait, "")
     });
-    let reads = AtomicUsize::new(0);
-    let source = GrantSource::new(move || {
-        Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
-    });
-    let bearer = server.builder().retries(0).build().unwrap().bearer(source);
+    let bearer = server.builder().retries(0).build().unwrap().bearer(old_then_new());
     for _ in 0..9 {
         assert_eq!(bearer.token().unwrap_err().status(), Some(429));
     }
@@ -233,11 +237,7 @@ fn successful_rotation_reports_no_failure() {
     });
     let builder =
         server.builder().on_event(move |event| reported.lock().unwrap().push(format!("{event:?}")));
-    let reads = AtomicUsize::new(0);
-    let source = GrantSource::new(move || {
-        Ok(grant(if reads.fetch_add(1, Ordering::SeqCst) == 0 { "old" } else { "new" }))
-    });
-    let bearer = builder.build().unwrap().bearer(source);
+    let bearer = builder.build().unwrap().bearer(old_then_new());
     assert!(bearer.status().remaining.is_none());
     bearer.token().unwrap();
     let events = events.lock().unwrap();
